@@ -1,0 +1,55 @@
+"""Every error that bridge raises on purpose.
+
+A message says what went wrong, where (the user's own source line when there is one), why, and what to try.
+"""
+
+from __future__ import annotations
+
+
+class BridgeError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        what: what went wrong, in one sentence.
+        where: the user's source line, an input's name or a file.
+        why: the cause, when it is not in ``what``.
+        hint: what to try.
+    """
+
+    def __init__(self, what: str, *, where: str | None = None, why: str | None = None, hint: str | None = None) -> None:
+        self.what, self.where, self.why, self.hint = what, where, why, hint
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        lines += [f"  {label}: {text}" for label, text in (("at", self.where), ("because", self.why)) if text]
+        if self.hint:
+            lines.append(f"  -> {self.hint}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.where, self.why, self.hint)
+
+
+def _rebuild(kind: type[BridgeError], what: str, where: str | None, why: str | None, hint: str | None) -> BridgeError:
+    return kind(what, where=where, why=why, hint=hint)
+
+
+class SpecError(BridgeError, ValueError):
+    """A setting or an input description that cannot be meant: names the field and the nearest right one."""
+
+
+class ExportError(BridgeError):
+    """The module could not be brought into a graph."""
+
+
+class UnsupportedOperatorError(BridgeError):
+    """An operator has no way into an engine, and the spec asks for a whole one."""
+
+
+class BuildError(BridgeError):
+    """The backend did not build an engine from the graph it was given."""
+
+
+class EngineError(BridgeError, RuntimeError):
+    """A compiled module cannot be loaded here, or was called with inputs that its engine does not take."""
