@@ -1,0 +1,123 @@
+"""Graphs without their weights: a small ModelProto, and the arrays beside it, not copied."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
+
+from bridge.runtime.dtypes import ONNX_NUMBERS, name_of_onnx
+from bridge.runtime.plan import Binding
+
+SMALL = 1024
+"""Constants of up to this many bytes stay inside the model: shapes, axes and scalars, which parsers must see."""
+
+NEWEST_IR = 10
+"""The newest ONNX file format that TensorRT 10's parser was made for."""
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def detach_weights(graph: gs.Graph) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """The graph's model, and its large constants by the name of the initializer that stands for each in the model's main graph.
+
+    Args:
+        graph: left as it was. Constants of If and Loop bodies become initializers of the main graph.
+    """
+    weights: dict[str, Array] = {}
+    with _detached(graph, weights):
+        model = gs.export_onnx(graph)
+    _hoist(model.graph, model.graph)
+    model.ir_version = min(model.ir_version, NEWEST_IR)
+    return model, weights
+
+
+def bindings(tensors: list[gs.Variable]) -> tuple[Binding, ...]:
+    """Name, dtype and shape of graph inputs or outputs; unnamed dynamic dimensions become ``"?"``."""
+    return tuple(
+        Binding(tensor.name, name_of_onnx(tensor.dtype), None if tensor.shape is None else _named(tensor.shape))
+        for tensor in tensors
+    )
+
+
+def _named(shape: list[int | str | None]) -> tuple[int | str, ...]:
+    return tuple(dim if isinstance(dim, str) or (isinstance(dim, int) and dim >= 0) else "?" for dim in shape)
+
+
+@contextmanager
+def _detached(graph: gs.Graph, weights: dict[str, Array]) -> Iterator[None]:
+    """While it lasts, the large constants hold a reference in place of their values, under names of their own."""
+    changed: list[tuple[gs.Constant, Any, str]] = []
+    try:
+        for constant in _large_constants(graph):
+            changed.append((constant, constant._values, constant.name))
+            array = _values(constant)
+            constant.name = _free_name(constant.name, weights)
+            weights[constant.name] = array
+            constant._values = LazyValues(_reference(constant.name, array))
+        yield
+    finally:
+        for constant, values, name in changed:
+            constant._values, constant.name = values, name
+
+
+def _large_constants(graph: gs.Graph) -> list[gs.Constant]:
+    """Each object once; gs compares tensors by name, so identity is asked for."""
+    found: dict[int, gs.Constant] = {}
+    for scope in (graph, *graph.subgraphs(recursive=True)):
+        for tensor in itertools.chain.from_iterable(node.inputs for node in scope.nodes):
+            if isinstance(tensor, gs.Constant) and not isinstance(tensor._values, SparseValues):
+                found.setdefault(id(tensor), tensor)
+        for tensor in scope.outputs:
+            if isinstance(tensor, gs.Constant):
+                found.setdefault(id(tensor), tensor)
+    return [constant for constant in found.values() if _values_size(constant) > SMALL]
+
+
+def _values_size(constant: gs.Constant) -> int:
+    return int(constant._values.nbytes)
+
+
+def _values(constant: gs.Constant) -> Array:
+    values = constant._values.load() if isinstance(constant._values, LazyValues) else constant._values
+    target = constant.export_dtype
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(target) if isinstance(target, int) else np.dtype(target)
+    return np.ascontiguousarray(values if values.dtype == dtype else values.astype(dtype)).reshape(values.shape)
+
+
+def _free_name(name: str, taken: dict[str, Array]) -> str:
+    if name not in taken:
+        return name
+    return next(other for other in (f"{name}.{number}" for number in itertools.count(1)) if other not in taken)
+
+
+def _reference(name: str, array: Array) -> onnx.TensorProto:
+    tensor = onnx.TensorProto(
+        name=name,
+        dims=array.shape,
+        data_type=ONNX_NUMBERS[name_of_onnx(array.dtype)],
+        data_location=onnx.TensorProto.EXTERNAL,
+    )
+    tensor.external_data.add(key="location", value="weights")
+    return tensor
+
+
+def _hoist(scope: onnx.GraphProto, main: onnx.GraphProto) -> None:
+    """Moves references out of bodies: runtimes look for outside data in the main graph only."""
+    known = {tensor.name for tensor in main.initializer}
+    for node in scope.node:
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                outside = [item for item in body.initializer if item.data_location == onnx.TensorProto.EXTERNAL]
+                for tensor in outside:
+                    body.initializer.remove(tensor)
+                    if tensor.name not in known:
+                        main.initializer.append(tensor)
+                        known.add(tensor.name)
+                _hoist(body, main)

@@ -1,0 +1,149 @@
+"""The operator that every compiled module calls: `bridge::execute_engine(Tensor[] inputs, Tensor plan, str signature) -> Tensor[]`.
+
+Saved modules hold this schema, so it does not change. What a call needs (the loaded engine, the checks that its shapes have passed, the
+casts) hangs on the plan's Python object, which lives as long as the tensor: a call with shapes seen before looks up one dictionary.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+
+from bridge.errors import EngineError
+from bridge.runtime.checks import check_devices, check_inputs
+from bridge.runtime.dtypes import dtype_of
+from bridge.runtime.plan import Plan
+from bridge.runtime.session import Session, load, session_device
+from bridge.runtime.signature import Signature
+
+SCHEMA = "execute_engine(Tensor[] inputs, Tensor plan, str signature) -> Tensor[]"
+_ATTRIBUTE = "_bridge_calls"
+_MOST_ROUTES = 1024
+
+_Key = tuple[tuple[torch.Size, torch.dtype, int], ...]
+
+
+class _Route:
+    """How inputs of certain shapes, dtypes and devices reach an engine, all checks passed.
+
+    An engine for the CPU takes inputs from a GPU, and gives its outputs there: slow, and right.
+    """
+
+    __slots__ = ("home", "input_casts", "order", "output_casts", "output_order", "plain", "session")
+
+    def __init__(self, session: Session, signature: Signature, inputs: list[torch.Tensor]) -> None:
+        self.session = session
+        self.home = next((tensor.device for tensor in inputs if tensor.is_cuda), session.device)
+        names = {item.name: index for index, item in enumerate(signature.inputs)}
+        self.order = [_position(names, binding.name, "input") for binding in session.inputs]
+        self.input_casts = [dtype_of(binding.dtype) for binding in session.inputs]
+        places = {binding.name: index for index, binding in enumerate(session.outputs)}
+        self.output_order = [_position(places, item.name, "output") for item in signature.outputs]
+        self.output_casts = [dtype_of(item.dtype) for item in signature.outputs]
+        self.plain = (
+            self.order == list(range(len(inputs)))
+            and self.output_order == list(range(len(session.outputs)))
+            and [tensor.dtype for tensor in inputs] == self.input_casts
+            and [binding.dtype for binding in session.outputs] == [item.dtype for item in signature.outputs]
+            and all(tensor.device == session.device for tensor in inputs)
+        )
+
+    def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        if self.plain and all(map(torch.Tensor.is_contiguous, inputs)):
+            return self.session.run(inputs)
+        with torch.no_grad():
+            chosen = [inputs[index] for index in self.order]
+            ready = [
+                tensor.to(self.session.device, dtype).contiguous()
+                for tensor, dtype in zip(chosen, self.input_casts, strict=True)
+            ]
+            outputs = self.session.run(ready)
+            return [
+                outputs[index].to(self.home, dtype)
+                for index, dtype in zip(self.output_order, self.output_casts, strict=True)
+            ]
+
+
+def _position(places: dict[str, int], name: str, kind: str) -> int:
+    if name not in places:
+        raise EngineError(f"the plan and the signature of this engine disagree: {kind} {name!r} is in one of them only")
+    return places[name]
+
+
+class _Calls:
+    """What hangs on a plan's tensor: its routes under the signature last used. A copy or a pickle of the tensor starts anew."""
+
+    def __init__(self) -> None:
+        self.table: tuple[str, dict[_Key, _Route]] = ("", {})  # replaced as a whole, so that readers need no lock
+        self.lock = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Calls:
+        return _Calls()
+
+    def __reduce__(self) -> tuple[type[_Calls], tuple[()]]:
+        return _Calls, ()
+
+    def route(self, inputs: list[torch.Tensor], plan: torch.Tensor, text: str, key: _Key) -> _Route:
+        """Checks a call whose shapes are new, and keeps the way it takes."""
+        signature = Signature.from_json(text)
+        check_inputs(signature, inputs)
+        with self.lock:
+            view = Plan.from_tensor(plan)
+            device = session_device(view.header.backend, inputs)
+            if view.header.backend != "onnxruntime":
+                check_devices(signature, inputs, device)
+            route = _Route(load(view, device), signature, inputs)
+            if text != self.table[0] or len(self.table[1]) >= _MOST_ROUTES:
+                self.table = (text, {})
+            self.table[1][key] = route
+            return route
+
+
+def execute_engine(inputs: list[torch.Tensor], plan: torch.Tensor, signature: str) -> list[torch.Tensor]:
+    """Runs the engine in ``plan`` on ``inputs``: the operator `bridge::execute_engine` for real tensors.
+
+    Raises:
+        EngineError: an input is not what the signature says, or the plan cannot be used here.
+    """
+    calls: _Calls | None = getattr(plan, _ATTRIBUTE, None)
+    if calls is None:
+        calls = _Calls()
+        setattr(plan, _ATTRIBUTE, calls)
+    key = tuple([(tensor.shape, tensor.dtype, tensor.get_device()) for tensor in inputs])
+    text, routes = calls.table
+    route = routes.get(key) if text == signature else None
+    if route is None:
+        route = calls.route(inputs, plan, signature, key)
+    return route.run(inputs)
+
+
+def _fake(inputs: list[torch.Tensor], plan: torch.Tensor, signature: str) -> list[torch.Tensor]:
+    """Outputs without their values: shapes and dtypes from the signature."""
+    known = Signature.from_json(signature)
+    shapes = known.output_shapes([tensor.shape for tensor in inputs])
+    device = next((tensor.device for tensor in inputs if tensor.is_cuda), inputs[0].device if inputs else torch.device("cpu"))
+    outputs = []
+    for out, shape in zip(known.outputs, shapes, strict=True):
+        if shape is None:
+            raise EngineError(
+                f"output {out.name!r} has a rank that is known only after a run", why="tracing with fake tensors needs its rank"
+            )
+        sizes = [torch.library.get_ctx().new_dynamic_size() if size is None else size for size in shape]
+        outputs.append(torch.empty(sizes, dtype=dtype_of(out.dtype), device=device))
+    return outputs
+
+
+def _register() -> torch.library.Library:
+    library = torch.library.Library("bridge", "DEF")
+    library.define(SCHEMA)
+    for key in ("CPU", "CUDA"):
+        library.impl("execute_engine", execute_engine, key)
+    # engines are not differentiable: past the autograd layer, so that outputs never ask for a gradient
+    library.impl("execute_engine", torch.library.fallthrough_kernel, "Autograd")
+    torch.library.register_fake("bridge::execute_engine", _fake, lib=library)
+    return library
+
+
+_library = _register()

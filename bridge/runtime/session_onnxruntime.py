@@ -1,0 +1,99 @@
+"""Running an ONNX Runtime plan on the CPU, its weights shared with the plan.
+
+Inputs and outputs cross by DLPack, without a copy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from onnxruntime.capi import _pybind_state as ort_state
+from torch.utils.dlpack import to_dlpack
+
+from bridge.errors import EngineError
+from bridge.runtime.plan import Plan
+
+MODEL = "model"
+WEIGHT = "weight:"
+
+
+def open_session(plan: Plan, device: torch.device) -> OnnxRuntimeSession:
+    """Loads the plan; it stays in memory for as long as the session lives, since the weights are used in place."""
+    return OnnxRuntimeSession(plan, device)
+
+
+class OnnxRuntimeSession:
+    """See :class:`bridge.runtime.session.Session`."""
+
+    def __init__(self, plan: Plan, device: torch.device) -> None:
+        self.inputs, self.outputs, self.device = plan.header.inputs, plan.header.outputs, device
+        text = plan.section(MODEL).tobytes()
+        model = onnx.ModelProto.FromString(text)
+        self._weights = _weights(plan, model)
+        options = session_options()
+        options.add_external_initializers(list(self._weights), list(self._weights.values()))
+        try:
+            self._session = ort.InferenceSession(text, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions share no base class but this
+            raise EngineError("ONNX Runtime could not load this plan", why=str(error)) from error
+        self._layers = [(node.name, node.op_type) for node in model.graph.node]
+        self._run = self._session._sess.run_with_ort_values
+        self._feeds = [(binding.name, binding.dtype == "bool") for binding in self.inputs]
+        self._output_names = [binding.name for binding in self.outputs]
+        self._results = [(index, binding.dtype == "bool") for index, binding in enumerate(self.outputs)]
+
+    def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        feeds = {}
+        for tensor, (name, is_bool) in zip(inputs, self._feeds, strict=True):
+            feeds[name] = _to_ort(tensor, is_bool)
+        try:
+            values = self._run(feeds, self._output_names, None)
+        except Exception as error:  # see above
+            raise EngineError("ONNX Runtime failed while it ran an engine", why=str(error)) from error
+        # by index: iterating this vector costs 30 us
+        return [_to_torch(values.dlpack_at(index), is_bool) for index, is_bool in self._results]
+
+    def describe(self) -> list[dict[str, Any]]:
+        return [{"name": name, "type": kind} for name, kind in self._layers]
+
+
+def session_options() -> ort.SessionOptions:
+    """Options under which the numbers are those of the graph: no graph optimisations; as many threads as PyTorch uses."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = torch.get_num_threads()
+    # idle workers of one engine must not take the cores from the next engine or from PyTorch
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
+def _weights(plan: Plan, model: onnx.ModelProto) -> dict[str, ort.OrtValue]:
+    """The weights that the model leaves outside, each over the plan's own bytes."""
+    weights = {}
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raw = plan.section(WEIGHT + tensor.name)
+            carrier = np.dtype(f"u{_itemsize(tensor.data_type)}")
+            array = raw.view(carrier).reshape(tuple(tensor.dims))
+            weights[tensor.name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, tensor.data_type)
+    return weights
+
+
+def _itemsize(onnx_type: int) -> int:
+    return int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(onnx_type)).itemsize)
+
+
+def _to_ort(tensor: torch.Tensor, is_bool: bool) -> Any:
+    if is_bool:
+        tensor = tensor.view(torch.uint8)
+    return ort_state.OrtValue.from_dlpack(to_dlpack(tensor), is_bool)
+
+
+def _to_torch(capsule: Any, is_bool: bool) -> torch.Tensor:
+    tensor = torch.from_dlpack(capsule)
+    return tensor.view(torch.bool) if is_bool else tensor
