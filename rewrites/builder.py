@@ -1,0 +1,278 @@
+"""The op builder given to `rewrite` functions: `op.MatMul(x, y)` adds a node and knows its type and shape at once."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import helper, shape_inference
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+
+from rewrites.errors import RewriteError
+from rewrites.graph import Editor, Value, bodies, plain
+from rewrites.infer import SMALL, Dims, Typed, infer, numpy_type
+from rewrites.schemas import schema_of
+
+_FREE = {"Pow": ("T", "T1")}  # exponents take the base's type, though the schema lets them differ
+
+
+class Builder:
+    """Adds nodes to one graph; `op.X(...)` for any operator X.
+
+    Inputs are values, None for an optional input left out, numpy arrays (taken as they are), or Python numbers and
+    lists (given the type that the operator's schema asks for beside the other inputs). Attributes are keywords; bodies
+    are functions: `op.If(c, then_branch=lambda op: ..., else_branch=lambda op: ...)`, `op.Loop(n, None, x,
+    body=lambda op, i, go, x: (go, x, y))`. An operator with several outputs gives a tuple; `_outputs=2` asks for more
+    than its schema's least number, `_domain=` names another domain, and `_types=[(dtype, dims)]` gives the types of
+    an operator that ONNX does not define.
+
+    Args:
+        editor: the editor of the graph.
+        graph: the graph or body that the nodes go into.
+        prefix: what the names begin with, `<root's name>/<rule's short name>`.
+        target: the name of the target.
+    """
+
+    def __init__(self, editor: Editor, graph: gs.Graph, prefix: str, target: str = "any") -> None:
+        self._editor, self._graph, self._prefix, self.target = editor, graph, prefix, target
+        self.created: list[gs.Node] = []
+
+    @property
+    def opset(self) -> int:
+        """Version of the default domain of the graph."""
+        return self._editor.opset
+
+    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+        if op_type.startswith("_") or not op_type[0].isupper():
+            raise AttributeError(f"{op_type}: operators begin with a capital letter")
+
+        def add(*inputs: Any, **attributes: Any) -> Any:
+            return self.call(op_type, *inputs, **attributes)
+
+        return add
+
+    def one_of(self, *op_types: str) -> Callable[..., Any]:
+        """In a pattern: any of these operators. Here, as in an example: the first."""
+        return self.__getattr__(op_types[0])
+
+    def any_of(self, *values: Any) -> Any:
+        """In a pattern: any of these values. Here, as in an example: the first."""
+        return values[0]
+
+    def constant(self, value: Any, dtype: Any = None) -> Value:
+        """A constant. Python ints become int64 and floats float32 unless `dtype` says otherwise."""
+        array = value if isinstance(value, np.ndarray) else np.array(value, dtype or _default_dtype(value))
+        array = array.astype(dtype) if dtype is not None and array.dtype != np.dtype(dtype) else array
+        return Value(gs.Constant(self._editor.unique(f"{self._prefix}/const"), array), self._editor)
+
+    def call(
+        self,
+        op_type: str,
+        *inputs: Any,
+        _domain: str = "",
+        _outputs: int | None = None,
+        _types: Sequence[Typed] | None = None,
+        _rest: bool = False,
+        **attributes: Any,
+    ) -> Any:
+        """Add a node of any operator; `op.X(...)` is `op.call("X", ...)`. `_rest` has a meaning in patterns only."""
+        values = self._promote(op_type, _domain, inputs)
+        kept = {name: _raw(value) for name, value in attributes.items() if value is not None}
+        body_types = self._bodies(op_type, kept, values)
+        tensors = [v.tensor if v is not None else gs.Variable.empty() for v in values]
+        while tensors and not tensors[-1].name:
+            tensors.pop()
+        count = _outputs or (len(body_types) if body_types else _output_count(op_type, _domain, self.opset, kept))
+        name = self._editor.unique(f"{self._prefix}/{op_type}")
+        outputs = [gs.Variable(self._editor.unique(f"{name}:{i}" if count > 1 else f"{name}:0")) for i in range(count)]
+        node = gs.Node(op_type, name, kept, tensors, outputs, _domain or None)
+        self._editor.insert(node, self._graph)
+        self.created.append(node)
+        types = list(_types or body_types or self._infer(node, values))
+        for tensor, (dtype, dims) in zip(outputs, types):
+            tensor.dtype, tensor.shape = dtype, None if dims is None else list(dims)
+        results = tuple(Value(t, self._editor) for t in outputs)
+        return results[0] if count == 1 else results
+
+    def undo(self) -> None:
+        """Take back every node that was added."""
+        for node in self.created:
+            self._editor.remove(node)
+        self.created.clear()
+
+    def splice(self, model: onnx.ModelProto, inputs: Sequence[Value]) -> tuple[Value, ...]:
+        """Put a copy of a whole model here, its inputs in their order being `inputs`; what its outputs become."""
+        graph = gs.import_onnx(model)
+        if len(graph.inputs) != len(inputs):
+            raise RewriteError(f"the spliced model has {len(graph.inputs)} inputs for {len(inputs)} values")
+        known = {id(t): v for t, v in zip(graph.inputs, inputs)}
+        for node in graph.nodes:
+            self._splice_node(node, known)
+        return tuple(self._spliced(t, known) for t in graph.outputs)  # type: ignore[misc]
+
+    def _spliced(self, tensor: gs.Tensor, known: dict[int, Value]) -> Value | None:
+        if id(tensor) not in known and isinstance(tensor, gs.Constant):
+            known[id(tensor)] = self.constant(tensor.values)
+        return known[id(tensor)] if tensor.name else None
+
+    def _splice_node(self, node: gs.Node, known: dict[int, Value]) -> None:
+        inner = bodies(node)
+        for body in inner:
+            self._rebind(body, known)
+        typed = [(numpy_type(t.dtype), t.shape and tuple(None for _ in t.shape)) for t in node.outputs] if inner else None
+        attributes = {name: plain(value) for name, value in node.attrs.items()}
+        inputs = [self._spliced(t, known) for t in node.inputs]
+        made = self.call(node.op, *inputs, _domain=node.domain or "", _outputs=len(node.outputs), _types=typed, **attributes)
+        for tensor, value in zip(node.outputs, made if isinstance(made, tuple) else (made,)):
+            folded = value.constant if value.known_dtype is not None else None
+            known[id(tensor)] = value if folded is None else self.constant(folded)
+
+    def _rebind(self, body: gs.Graph, known: dict[int, Value]) -> None:
+        """Let a spliced body read the values of this graph, under names of its own."""
+        for node in body.nodes:
+            node.name = self._editor.unique(f"{self._prefix}/{node.op}")
+            for inner in bodies(node):
+                self._rebind(inner, known)
+            node.inputs = [known[id(t)].tensor if id(t) in known else t for t in node.inputs]
+            for tensor in node.outputs:
+                tensor.name = self._editor.unique(f"{self._prefix}/{tensor.name}") if tensor.name else ""
+        for tensor in body.inputs:
+            tensor.name = self._editor.unique(f"{self._prefix}/{tensor.name}")
+
+    def _promote(self, op_type: str, domain: str, inputs: Sequence[Any]) -> list[Value | None]:
+        schema = schema_of(op_type, domain, self.opset)
+        formals = list(schema.inputs) if schema else []
+        kinds = [_kind(formals, i, op_type) for i in range(len(inputs))]
+        known = {k: v.known_dtype for k, v in zip(kinds, inputs) if isinstance(v, Value) and k and v.known_dtype}
+        known |= {k: v.dtype for k, v in zip(kinds, inputs) if isinstance(v, np.ndarray) and k and k not in known}
+        return [self._value(v, k, known) for v, k in zip(inputs, kinds)]
+
+    def _value(self, value: Any, kind: str, known: dict[str, Any]) -> Value | None:
+        if value is None or isinstance(value, Value):
+            return value
+        if isinstance(value, (np.ndarray, np.generic)):
+            return self.constant(np.asarray(value))
+        if isinstance(value, (list, tuple)) and any(isinstance(v, Value) for v in value):
+            raise TypeError("an input is one value; pack several with op.Concat, or pass them with *")
+        concrete = re.fullmatch(r"tensor\((\w+)\)", kind)
+        return self.constant(value, np.dtype(_onnx_name(concrete[1])) if concrete else known.get(kind))
+
+    def _infer(self, node: gs.Node, values: Sequence[Value | None]) -> list[Typed]:
+        inputs = []
+        for value in values:
+            if value is not None:
+                small = value.dims is not None and value.dims.is_static() and value.dims.size <= SMALL
+                array = value.constant if small else None
+                inputs.append((value.name, (value.known_dtype, value.dims), array))
+            else:
+                inputs.append(("", (None, None), None))
+        imports = [("", self.opset), *([(node.domain, 1)] if node.domain else [])]
+        known = all(typed[0] is not None for name, typed, _ in inputs if name)
+        if schema_of(node.op, node.domain or "", self.opset) is None or not known:
+            return [(None, None)] * len(node.outputs)
+        try:
+            return infer(OnnxExporter.export_node(node), inputs, imports)
+        except shape_inference.InferenceError as error:
+            told = ", ".join(str(v) for v in values)
+            raise RewriteError(f"op.{node.op}({told}) is not a valid node: {error}", node=node.name) from error
+
+    def _bodies(self, op_type: str, attributes: dict[str, Any], values: Sequence[Value | None]) -> list[Typed]:
+        """Build the bodies given as functions; the types of the node's outputs, when there are any."""
+        results: list[Typed] = []
+        for name, function in attributes.items():
+            if callable(function) and not isinstance(function, type):
+                graph, outputs = self._body(name, function, _body_inputs(op_type, attributes, values))
+                attributes[name] = graph
+                results = _body_outputs(op_type, outputs, len(values))
+        return results
+
+    def _body(self, name: str, function: Callable[..., Any], inputs: list[Typed]) -> tuple[gs.Graph, list[Value]]:
+        graph = gs.Graph(name=self._editor.unique(f"{self._prefix}/{name}"), opset=self.opset)
+        names = list(inspect.signature(function).parameters)[1:]
+        for label, (dtype, dims) in zip([*names, *["carried"] * len(inputs)], inputs):
+            shape = None if dims is None else list(dims)
+            graph.inputs.append(gs.Variable(self._editor.unique(f"{graph.name}/{label}"), dtype, shape))
+        inner = Builder(self._editor, graph, graph.name, self.target)
+        found = function(inner, *(Value(t, self._editor) for t in graph.inputs))
+        outputs = [inner._own(v) for v in (found if isinstance(found, (tuple, list)) else (found,))]
+        graph.outputs = [v.tensor for v in outputs]
+        self.created += inner.created
+        return graph, outputs
+
+    def _own(self, value: Any) -> Value:
+        """A body's output must be made by a node of that body."""
+        value = value if isinstance(value, Value) else self.constant(value)
+        producer = self._editor.producer(value.tensor)
+        return value if producer is not None and any(producer is n for n in self.created) else self.call("Identity", value)
+
+
+def _raw(attribute: Any) -> Any:
+    """An attribute as graphsurgeon wants it."""
+    if isinstance(attribute, np.ndarray):
+        return gs.Constant("", attribute)
+    if isinstance(attribute, (np.generic,)):
+        return attribute.item()
+    if isinstance(attribute, (np.dtype, type)):
+        return int(helper.np_dtype_to_tensor_dtype(np.dtype(attribute)))
+    return [_raw(a) for a in attribute] if isinstance(attribute, (list, tuple)) else attribute
+
+
+def _default_dtype(value: Any) -> Any:
+    kind = np.asarray(value)
+    if kind.size == 0 or kind.dtype.kind in "iu":
+        return np.int64
+    return np.float32 if kind.dtype.kind == "f" else kind.dtype
+
+
+def _onnx_name(name: str) -> str:
+    return {"float": "float32", "double": "float64", "string": "object"}.get(name, name)
+
+
+def _kind(formals: list[Any], position: int, op_type: str) -> str:
+    """The type constraint of an input; inputs with the same one share their type."""
+    if not formals:
+        return ""
+    kind = str(formals[min(position, len(formals) - 1)].type_str)
+    shared = _FREE.get(op_type, ())
+    return shared[0] if kind in shared else kind
+
+
+def _output_count(op_type: str, domain: str, opset: int, attributes: dict[str, Any]) -> int:
+    schema = schema_of(op_type, domain, opset)
+    if op_type == "Split" and "num_outputs" in attributes:
+        return int(attributes["num_outputs"])
+    return max(1, schema.min_output) if schema else 1
+
+
+def _body_inputs(op_type: str, attributes: dict[str, Any], values: Sequence[Value | None]) -> list[Typed]:
+    if op_type == "If":
+        return []
+    typed: list[Typed] = [(v.known_dtype, v.dims) if v is not None else (None, None) for v in values]
+    if op_type == "Loop":
+        return [(np.dtype(np.int64), ()), (np.dtype(bool), ()), *typed[2:]]
+    scanned = int(attributes["num_scan_inputs"])
+    axes = attributes.get("scan_input_axes") or [0] * scanned
+    return typed[: len(typed) - scanned] + [_without(t, a) for t, a in zip(typed[len(typed) - scanned :], axes)]
+
+
+def _without(typed: Typed, axis: int) -> Typed:
+    dims: Dims | None = typed[1]
+    if dims is None:
+        return typed
+    axis %= len(dims)
+    return typed[0], dims[:axis] + dims[axis + 1 :]
+
+
+def _body_outputs(op_type: str, outputs: list[Value], inputs: int) -> list[Typed]:
+    """The types of a control flow node's outputs from those of its body."""
+    typed: list[Typed] = [(numpy_type(v.tensor.dtype), v.dims) for v in outputs]
+    if op_type != "Loop":
+        return typed
+    carried = inputs - 2
+    stacked: list[Typed] = [(t, None if d is None else (None, *d)) for t, d in typed[1 + carried :]]
+    return typed[1 : 1 + carried] + stacked

@@ -1,0 +1,268 @@
+"""The engine: node rules run to a fixed point over a worklist, then passes, until nothing fires."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from rewrites import model as models
+from rewrites.builder import Builder
+from rewrites.errors import Refusal, RewriteError
+from rewrites.graph import Editor, Node, Value
+from rewrites.passes import PassGraph
+from rewrites.pattern import Match
+from rewrites.registry import RuleSet, default_rules
+from rewrites.report import Firing, Refused, Report
+from rewrites.rule import GraphPass, NodeRule, Rule
+from rewrites.targets import Target
+
+_LOG = logging.getLogger("rewrites")
+_LONGEST_CHAIN = 60
+_MOST_ROUNDS = 20
+M = TypeVar("M", onnx.ModelProto, gs.Graph)
+
+
+@dataclass(frozen=True)
+class RewriteResult(Generic[M]):
+    """The rewritten model, of the kind that was given, and the report of what was done."""
+
+    model: M
+    report: Report
+
+
+def rewrite(model: M, *, target: str = "tensorrt", rules: Iterable[Rule] | None = None) -> RewriteResult[M]:
+    """Turn a model that the target refuses into one that it takes.
+
+    Args:
+        model: an `onnx.ModelProto`, which is left as it is, or an `onnx_graphsurgeon.Graph`, which is changed in place.
+        target: "tensorrt", "tensorrt_rtx" or "onnxruntime", with a version as "tensorrt==10.6" if not the installed
+            one; "any" applies every rule.
+        rules: the rules to apply, `default_rules()` when left out.
+
+    Raises:
+        RewriteError: when a rule raises, loops, or would break the graph; it names the rule, and `.model` is the model
+            as it was before the application at fault.
+    """
+    started, wanted = time.perf_counter(), Target.parse(target)
+    report = Report(str(wanted))
+    if isinstance(model, gs.Graph):
+        graph = model
+        models.complete(graph)
+    else:
+        graph = models.load(model, wanted, report.notes)
+    rule_set = rules if isinstance(rules, RuleSet) else default_rules() if rules is None else RuleSet(rules)
+    engine = Engine(graph, wanted, rule_set, report)
+    try:
+        engine.run()
+    except RewriteError as error:
+        kept = engine.editor.finish()
+        error.model = kept if isinstance(model, gs.Graph) else models.save(kept, model)
+        raise
+    result = engine.editor.finish()
+    report.total_seconds = time.perf_counter() - started
+    _LOG.info(report.line())
+    return RewriteResult(result if isinstance(model, gs.Graph) else models.save(result, model), report)
+
+
+@dataclass(frozen=True)
+class _Lineage:
+    """Which applications a node comes from: the last rule, how many, and the nodes they added on balance."""
+
+    rule: str
+    depth: int
+    balance: int
+    parent: _Lineage | None
+
+    def recent(self) -> list[str]:
+        names, at = [self.rule], self.parent
+        while at is not None and len(names) < _LONGEST_CHAIN // 2:
+            names.append(at.rule)
+            at = at.parent
+        return sorted(set(names))
+
+
+class Engine:
+    """One run of a rule set over one graph.
+
+    Args:
+        graph: changed in place.
+        target: rules that it does not need are left out.
+        rules: tried in their order at every node; the first that fires wins.
+        report: gets what happens.
+    """
+
+    def __init__(self, graph: gs.Graph, target: Target, rules: RuleSet, report: Report) -> None:
+        self.editor, self.target, self.report = Editor(graph), target, report
+        fitting = [r for r in rules if target.needs(r.needed_by) and r.opsets[0] <= self.editor.opset <= r.opsets[1]]
+        self.passes = [r for r in fitting if isinstance(r, GraphPass)]
+        self._index: dict[tuple[str, str], list[NodeRule]] = {}
+        for rule in fitting:
+            for key in rule.keys() if isinstance(rule, NodeRule) else ():
+                self._index.setdefault(key, []).append(rule)
+        self._lineage: dict[int, _Lineage] = {}
+        self._refused: dict[tuple[str, str], Refused] = {}
+
+    def run(self) -> None:
+        """Apply everything until nothing fires.
+
+        Raises:
+            RewriteError: as `rewrite`.
+        """
+        for _ in range(_MOST_ROUNDS):
+            before = len(self.report.fired)
+            self._refused.clear()
+            self._run_rules(deque(self.editor.nodes()))
+            if len(self.report.fired) == before:
+                for graph_pass in self.passes:
+                    self._run_pass(graph_pass)
+            if len(self.report.fired) == before:
+                break
+        else:
+            names = sorted({f.rule for f in self.report.fired[before:]})
+            raise RewriteError(f"the rules do not come to an end: {', '.join(names)}", rule=names[0])
+        self.report.refused = [r for r in self._refused.values()]
+
+    def _run_rules(self, work: deque[gs.Node]) -> None:
+        while work:
+            node = work.popleft()
+            if self._index and self.editor.is_live(node):
+                work.extend(self._visit(node))
+
+    def _rules_for(self, node: gs.Node) -> list[NodeRule]:
+        domain = node.domain or ""
+        if not domain or domain == "ai.onnx":
+            return self._index.get(("", node.op), [])
+        exact = self._index.get((domain, node.op), [])
+        return exact + self._index.get((domain, node.op.partition(".")[0]), []) if "." in node.op else exact
+
+    def _visit(self, node: gs.Node) -> list[gs.Node]:
+        """Apply the first rule that fires at the node; the nodes to look at again."""
+        for rule in self._rules_for(node):
+            started = time.perf_counter()
+            try:
+                changed = self._attempt(rule, node)
+            finally:
+                spent = time.perf_counter() - started
+                self.report.seconds[rule.name] = self.report.seconds.get(rule.name, 0.0) + spent
+            if changed is not None:
+                return changed
+        return []
+
+    def _attempt(self, rule: NodeRule, node: gs.Node) -> list[gs.Node] | None:
+        builder = self._builder(rule, node)
+        try:
+            match = rule.match(self.editor, node)
+            if match is None:
+                return None
+            rule.check(match)
+            made = rule.rewrite(builder, match)
+            values = self._values(rule, match, made if isinstance(made, (tuple, list)) else (made,), builder)
+        except Refusal as refusal:
+            builder.undo()
+            self._refused[rule.name, node.name] = Refused(rule.name, node.name, node.op, refusal.reason)
+            return None
+        except Exception as error:
+            builder.undo()
+            what = error.what if isinstance(error, RewriteError) else f"{type(error).__name__}: {error}"
+            hint = getattr(error, "hint", None) or f"turn it off with RuleSet.without({rule.name!r})"
+            raise RewriteError(what, rule=f"{rule.name} ({rule.owner})", node=_where(node), hint=hint) from error
+        return self._commit(rule, match, values, builder)
+
+    def _builder(self, rule: Rule, node: gs.Node) -> Builder:
+        base = node.name or (node.outputs[0].name if node.outputs else node.op)
+        return Builder(self.editor, self.editor.owner[id(node)], f"{base}/{rule.short_name}", self.target.name)
+
+    def _values(self, rule: Rule, match: Match, made: Any, op: Builder) -> list[Value | None]:
+        """The replacement, checked against what it replaces."""
+        values = [v if v is None or isinstance(v, Value) else op.constant(v) for v in made]
+        values += [None] * (len(match.outputs) - len(values))
+        for i, (old, new) in enumerate(zip(match.outputs, values)):
+            if new is None:
+                if self.editor.is_used(old):
+                    raise Refusal(f"output {i} ({old.name}) is used, and the rule does not make it")
+                continue
+            problem = _difference(Value(old, self.editor), new)
+            if problem:
+                raise RewriteError(f"the replacement of {old.name!r} {problem}")
+        if len(values) > len(match.outputs):
+            raise RewriteError(f"the rule gives {len(values)} values for {len(match.outputs)} outputs")
+        return values
+
+    def _commit(self, rule: Rule, match: Match, values: list[Value | None], op: Builder) -> list[gs.Node]:
+        editor, made = self.editor, {id(n) for n in op.created}
+        again = [n for t in match.outputs for n in editor.consumers(t)]
+        for old, new in zip(match.outputs, values):
+            if new is None or new.tensor is old:
+                continue
+            maker = editor.producer(new.tensor)
+            if maker is not None and id(maker) in made and not _one_of(new.tensor, match.outputs):
+                editor.take_over(old, new.tensor)
+            elif id(old) in editor.outputs:
+                editor.take_over(old, op.Identity(new).tensor)
+            else:
+                editor.redirect(old, new.tensor)
+        removed = editor.remove_unused(match.nodes)
+        editor.remove_unused(op.created)
+        created = [n for n in op.created if editor.is_live(n)]
+        self._descend(rule, match.nodes, created, len(created) - len(removed))
+        self.report.fired.append(Firing(rule.name, _where(match.root), match.root.op, len(removed), len(created)))
+        return [*created, *again]
+
+    def _descend(self, rule: Rule, sources: list[gs.Node], created: list[gs.Node], balance: int) -> None:
+        known = [self._lineage[id(n)] for n in sources if id(n) in self._lineage]
+        parent = max(known, key=lambda line: line.depth, default=None)
+        depth, total = (parent.depth + 1, parent.balance + balance) if parent else (1, balance)
+        line = _Lineage(rule.name, depth, total, parent)
+        if depth > _LONGEST_CHAIN and total >= 0:
+            names = line.recent()
+            raise RewriteError(
+                f"these rules undo each other's work without end: {', '.join(names)}",
+                rule=rule.name,
+                node=_where(sources[0]),
+                hint="turn one of them off, or let its check refuse what the other makes",
+            )
+        self._lineage.update({id(n): line for n in created})
+
+    def _run_pass(self, graph_pass: GraphPass) -> None:
+        started = time.perf_counter()
+
+        def commit(node: Node, op: Builder, made: tuple[Value, ...]) -> None:
+            match = Match(node.raw, [node.raw], [t for t in node.raw.outputs if t.name])
+            self._commit(graph_pass, match, self._values(graph_pass, match, made, op), op)
+
+        try:
+            graph_pass.run(PassGraph(self.editor, lambda node: self._builder(graph_pass, node.raw), commit))
+        except Refusal as refusal:
+            self._refused[graph_pass.name, ""] = Refused(graph_pass.name, "", "graph", refusal.reason)
+        except Exception as error:
+            what = error.what if isinstance(error, RewriteError) else f"{type(error).__name__}: {error}"
+            raise RewriteError(what, rule=f"{graph_pass.name} ({graph_pass.owner})") from error
+        spent = time.perf_counter() - started
+        self.report.seconds[graph_pass.name] = self.report.seconds.get(graph_pass.name, 0.0) + spent
+
+
+def _one_of(tensor: gs.Tensor, tensors: list[gs.Tensor]) -> bool:
+    return any(tensor is t for t in tensors)
+
+
+def _where(node: gs.Node) -> str:
+    return node.name or (node.outputs[0].name if node.outputs else node.op)
+
+
+def _difference(old: Value, new: Value) -> str | None:
+    """Why a value cannot take another's place; None when it can as far as both are known."""
+    if old.known_dtype is not None and new.known_dtype is not None and old.known_dtype != new.known_dtype:
+        return f"is {new.known_dtype} where it was {old.known_dtype}"
+    if old.dims is None or new.dims is None:
+        return None
+    if len(old.dims) != len(new.dims):
+        return f"has rank {len(new.dims)} where it was {len(old.dims)}"
+    clash = any(type(a) is int and type(b) is int and a != b for a, b in zip(old.dims, new.dims))
+    return f"has shape {list(new.dims)} where it was {list(old.dims)}" if clash else None

@@ -1,0 +1,100 @@
+"""Constants by value: small computations of shapes, axes and indices are evaluated when a rule asks for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+if TYPE_CHECKING:
+    from rewrites.graph import Editor
+
+LARGEST = 4096
+DEEPEST = 40
+FOLDABLE = frozenset(
+    "Abs Add And Cast Ceil Concat ConstantOfShape Div Equal Expand Flatten Floor Gather GatherND Greater GreaterOrEqual "
+    "Identity Less LessOrEqual Max Min Mod Mul Neg Not Or Pow Range ReduceMax ReduceMin ReduceProd ReduceSum Reshape "
+    "Round Shape Sign Size Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze Where Xor ScatterElements ScatterND".split()
+)
+
+
+class Folder:
+    """Values of constant tensors, each computed once. Only small constants are ever read; weights are not."""
+
+    def __init__(self, editor: Editor) -> None:
+        self._editor = editor
+        self._known: dict[int, tuple[gs.Tensor, np.ndarray[Any, Any] | None]] = {}
+
+    def forget(self, tensor: gs.Tensor) -> None:
+        self._known.pop(id(tensor), None)
+
+    def value(self, tensor: gs.Tensor, depth: int = 0) -> np.ndarray[Any, Any] | None:
+        """The constant value of a tensor, or None."""
+        if isinstance(tensor, gs.Constant):
+            values = tensor.values
+            return values if isinstance(values, np.ndarray) else None
+        if id(tensor) not in self._known:
+            self._known[id(tensor)] = (tensor, self._fold(tensor, depth))
+        return self._known[id(tensor)][1]
+
+    def _fold(self, tensor: gs.Tensor, depth: int) -> np.ndarray[Any, Any] | None:
+        node = self._editor.producer(tensor)
+        if node is None or depth > DEEPEST or node.op not in FOLDABLE or node.domain not in (None, "", "ai.onnx"):
+            return None
+        if node.op in ("Shape", "Size"):
+            return self._fold_shape(node)
+        if node.op == "Gather":
+            found = self._gather_of_shape(node, depth)
+            if found is not None:
+                return found
+        inputs = []
+        for source in node.inputs:
+            if not source.name:
+                continue
+            if isinstance(source, gs.Constant) and int(np.prod(source.shape)) > LARGEST:
+                return None
+            value = self.value(source, depth + 1)
+            if value is None or value.size > LARGEST:
+                return None
+            inputs.append((source.name, value))
+        return _evaluate(node, tensor.name, inputs, self._editor.opset)
+
+    def _fold_shape(self, node: gs.Node) -> np.ndarray[Any, Any] | None:
+        dims = node.inputs[0].shape
+        if dims is None:
+            return None
+        if node.op == "Shape":
+            dims = list(dims)[node.attrs.get("start", 0) : node.attrs.get("end", len(dims))]
+        if not all(isinstance(d, (int, np.integer)) and d >= 0 for d in dims):
+            return None
+        return np.array(dims if node.op == "Shape" else np.prod(dims, dtype=np.int64), np.int64)
+
+    def _gather_of_shape(self, node: gs.Node, depth: int) -> np.ndarray[Any, Any] | None:
+        """Gather(Shape(x), i) where only the gathered dimensions are static."""
+        source = self._editor.producer(node.inputs[0])
+        indices = self.value(node.inputs[1], depth + 1)
+        if source is None or source.op != "Shape" or source.attrs or indices is None or source.inputs[0].shape is None:
+            return None
+        dims = [source.inputs[0].shape[int(i)] for i in indices.ravel()]
+        if not all(isinstance(d, (int, np.integer)) and d >= 0 for d in dims):
+            return None
+        return np.array(dims, np.int64).reshape(indices.shape)
+
+
+def _evaluate(node: gs.Node, output: str, inputs: list[tuple[str, Any]], opset: int) -> np.ndarray[Any, Any] | None:
+    from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+
+    proto = OnnxExporter.export_node(node)
+    graph = onnx.GraphProto(name="fold", node=[proto], output=[onnx.ValueInfoProto(name=output)])
+    graph.initializer.extend({name: numpy_helper.from_array(value, name) for name, value in inputs}.values())
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    with np.errstate(all="ignore"):
+        try:
+            result = ReferenceEvaluator(model).run(None, {})[0]
+        except (ValueError, TypeError, IndexError, RuntimeError, ArithmeticError):
+            return None
+    return np.asarray(result) if np.size(result) <= LARGEST else None
