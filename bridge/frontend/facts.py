@@ -1,0 +1,262 @@
+"""What is known of every value of a graph: seen once, and argued to hold for every call.
+
+Three questions are answered for each value by how far it depends on the call (:class:`Varies`): its kind (dtype and
+rank), its shape and its content. What varies with nothing may be folded into the graph, and only that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import torch
+
+from bridge import torch_private as tp
+from bridge.frontend.observe import Observations, TensorSeen
+
+
+class Varies(IntEnum):
+    """What a property of a value depends on, from nothing to the numbers in the inputs."""
+
+    NEVER = 0
+    WITH_SHAPES = 1
+    WITH_DATA = 2
+
+
+@dataclass(frozen=True)
+class Fact:
+    """How far a value's dtype and rank, its shape and its content depend on the call."""
+
+    kind: Varies = Varies.NEVER
+    shape: Varies = Varies.NEVER
+    content: Varies = Varies.NEVER
+
+    def __or__(self, other: Fact) -> Fact:
+        return Fact(max(self.kind, other.kind), max(self.shape, other.shape), max(self.content, other.content))
+
+
+_UNKNOWN = Fact(Varies.WITH_DATA, Varies.WITH_DATA, Varies.WITH_DATA)
+_READS_SHAPE = {"aten::size", "aten::sym_size", "aten::numel", "aten::sym_numel", "aten::_shape_as_tensor", "aten::stride"}
+_READS_KIND = {
+    "aten::dim", "prim::dtype", "prim::device", "prim::layout", "aten::is_floating_point", "aten::is_complex", "prim::is_cuda",
+    "prim::requires_grad", "prim::is_nested", "aten::is_signed", "aten::is_conj", "aten::is_neg", "prim::is_sparse",
+    "prim::is_quantized", "aten::__is__", "aten::__isnot__", "prim::is_cpu", "prim::is_xpu", "prim::is_mps", "prim::is_meta",
+}  # fmt: skip
+_CONTENT_SHAPES = {
+    "aten::nonzero", "aten::nonzero_numpy", "aten::argwhere", "aten::unique_dim", "aten::_unique", "aten::_unique2",
+    "aten::unique_consecutive", "aten::masked_select", "aten::bincount", "aten::repeat_interleave", "aten::one_hot",
+    "aten::_pack_padded_sequence", "aten::_pad_packed_sequence", "aten::to_sparse", "aten::tensor_split",
+    "aten::_ctc_loss", "aten::ctc_loss", "aten::histogram", "aten::histogramdd",
+}  # fmt: skip
+_PURE_NAMESPACES = ("aten", "prim", "torchvision", "quantized")
+
+
+@dataclass
+class Facts:
+    """Observations and how far they hold, by the values' names in one graph."""
+
+    seen: Observations
+    varies: dict[str, Fact] = field(default_factory=dict)
+
+    def of(self, value: tp.Value) -> Fact:
+        return self.varies.get(value.debugName(), _UNKNOWN)
+
+    def tensor(self, value: tp.Value) -> TensorSeen | None:
+        return self.seen.tensor(value.debugName())
+
+    def known_kind(self, value: tp.Value) -> TensorSeen | None:
+        """The tensor as seen, if its dtype and rank are the same in every call."""
+        return self.tensor(value) if self.of(value).kind is Varies.NEVER else None
+
+    def inherit(self, old: str, new: str) -> None:
+        """A value that took another one's place is known as well as that one."""
+        if old in self.varies:
+            self.varies[new] = self.varies[old]
+        if old in self.seen.values:
+            self.seen.values[new] = self.seen.values[old]
+
+
+def reason(graph: tp.Graph, seen: Observations, inputs: list[Fact]) -> Facts:
+    """Carries what the graph's inputs vary with to every value.
+
+    Args:
+        inputs: one for each input of ``graph`` but the module itself, which comes first.
+    """
+    facts = Facts(seen)
+    values = list(graph.inputs())
+    facts.varies[values[0].debugName()] = Fact()
+    for value, fact in zip(values[1:], inputs, strict=True):
+        facts.varies[value.debugName()] = fact
+    _Reasoner(facts).block(graph)
+    return facts
+
+
+class _Reasoner:
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+
+    def block(self, block: tp.Graph | tp.Block) -> None:
+        for node in block.nodes():
+            if node.kind() == "prim::If":
+                self._branch(node)
+            elif node.kind() == "prim::Loop":
+                self._loop(node)
+            else:
+                self._operator(node)
+
+    def _set(self, value: tp.Value, fact: Fact) -> None:
+        name = value.debugName()
+        if name in self.facts.seen.values and not self.facts.seen.steady(name) and _is_tensor(value):
+            fact = fact | Fact(kind=Varies.WITH_DATA)
+        self.facts.varies[name] = fact
+
+    def _operator(self, node: tp.Node) -> None:
+        fact = self._result(node)
+        for value in node.outputs():
+            self._set(value, fact)
+
+    def _result(self, node: tp.Node) -> Fact:
+        kind = node.kind()
+        if kind in ("prim::Constant", "prim::GetAttr"):
+            return Fact()
+        inputs = [self.facts.of(value) for value in node.inputs()]
+        together = Fact()
+        for fact in inputs:
+            together = together | fact
+        if kind in _READS_KIND:
+            return Fact(content=max((fact.kind for fact in inputs), default=Varies.NEVER))
+        if kind == "aten::len" and next(iter(node.inputs())).node().kind() in ("aten::size", "prim::ListConstruct"):
+            return Fact(content=together.kind)
+        if kind in _READS_SHAPE:
+            return Fact(content=max((max(fact.shape, fact.kind) for fact in inputs), default=Varies.NEVER))
+        if kind.partition("::")[0] not in _PURE_NAMESPACES or node.isNondeterministic():
+            return Fact(together.kind, Varies.WITH_DATA, Varies.WITH_DATA)
+        return self._pure(node, together)
+
+    def _pure(self, node: tp.Node, together: Fact) -> Fact:
+        """Shapes follow from shapes and from Python numbers; the content follows from everything."""
+        numbers = [self.facts.of(v).content for v in node.inputs() if not _is_tensor(v)]
+        shape = max([together.shape, *numbers])
+        if node.kind() in _CONTENT_SHAPES or (node.kind() in ("aten::index", "aten::where") and self._by_mask(node)):
+            shape = max(shape, together.content)
+        kind = together.kind
+        if node.kind() == "aten::squeeze" and len(list(node.inputs())) == 1:
+            kind = max(kind, shape)
+        return Fact(kind, shape, max(together.content, shape))
+
+    def _by_mask(self, node: tp.Node) -> bool:
+        """Indexing by booleans, or where() with one argument: as many results as there are true elements."""
+        if node.kind() == "aten::where":
+            return len(list(node.inputs())) == 1
+        listed = list(node.inputs())[1].node()
+        tensors = [self.facts.tensor(value) for value in listed.inputs()] if listed.kind() == "prim::ListConstruct" else [None]
+        return any(t is None or t.dtype in (torch.bool, torch.uint8) for t in tensors if t is not None or len(tensors) == 1)
+
+    def _branch(self, node: tp.Node) -> None:
+        condition = self.facts.of(node.input())
+        branches = list(node.blocks())
+        for block in branches:
+            self.block(block)
+        taken = self._taken(node)
+        if taken is not None:
+            branches = [branches[taken]]
+        for position, value in enumerate(node.outputs()):
+            sides = [list(block.outputs())[position] for block in branches]
+            fact = self.facts.of(sides[0]) | self.facts.of(sides[-1])
+            fact = fact | Fact(shape=condition.content, content=condition.content)
+            if condition.content is not Varies.NEVER and not self._alike(sides):
+                fact = fact | Fact(kind=Varies.WITH_DATA)
+            self._set(value, fact)
+
+    def _taken(self, node: tp.Node) -> int | None:
+        """The branch that every call takes: 0, 1, or None when that depends on the call."""
+        condition = node.input()
+        if tp.is_constant(condition):
+            return 0 if tp.constant_value(condition) else 1
+        known, value = self.facts.seen.constant(condition.debugName())
+        return (0 if value else 1) if known and self.facts.of(condition).content is Varies.NEVER else None
+
+    def _alike(self, sides: list[tp.Value]) -> bool:
+        """Whether all of them are known to have one dtype and rank."""
+        tensors = [self.facts.known_kind(side) for side in sides]
+        return all(t is not None and tensors[0] is not None and (t.dtype, t.rank) == (tensors[0].dtype, tensors[0].rank) for t in tensors)
+
+    def _loop(self, node: tp.Node) -> None:
+        inputs = list(node.inputs())
+        body = next(iter(node.blocks()))
+        around = Fact(shape=self.facts.of(inputs[0]).content, content=max(self.facts.of(v).content for v in inputs[:2]))
+        parameters = list(body.inputs())
+        self._set(parameters[0], Fact(content=Varies.WITH_DATA))
+        carried = [self.facts.of(value) for value in inputs[2:]]
+        for _ in range(4):
+            for parameter, fact in zip(parameters[1:], carried, strict=True):
+                self._set(parameter, fact)
+            self.block(body)
+            results = [self.facts.of(value) for value in body.outputs()]
+            update = [old | new for old, new in zip(carried, results[1:], strict=True)]
+            if update == carried:
+                break
+            carried = update
+        around = around | Fact(shape=results[0].content, content=results[0].content)
+        for value, fact, start, end in zip(node.outputs(), carried, inputs[2:], list(body.outputs())[1:], strict=True):
+            kind = Varies.NEVER if not _is_tensor(value) or self._alike([start, end]) else Varies.WITH_DATA
+            varying = Fact(kind, max(fact.shape, around.content), Varies.WITH_DATA)
+            self._set(value, fact | varying)
+
+
+def _is_tensor(value: tp.Value) -> bool:
+    return "Tensor" in str(value.type().annotation_str)
+
+
+def settle_modes(graph: tp.Graph) -> None:
+    """Fixes what the interpreter's state decides: no autocast, gradients enabled and required.
+
+    What differs behind gradients are fast paths with the same results, which no exporter knows.
+    """
+    modes = {"aten::is_grad_enabled": True, "prim::requires_grad": True, "aten::is_autocast_enabled": False, "aten::is_autocast_cpu_enabled": False}
+    for node in list(tp.walk(graph)):
+        if node.kind() in modes:
+            node.output().replaceAllUsesWith(tp.constant(graph, modes[node.kind()], node))
+            node.destroy()
+
+
+def fold(graph: tp.Graph, facts: Facts, device: torch.device) -> bool:
+    """Replaces Python values that are the same in every call by constants; tells whether it changed anything."""
+    changed = False
+    for node in list(tp.walk(graph)):
+        if node.kind() in ("prim::Constant", "prim::GetAttr") or node.outputsSize() != 1:
+            continue
+        known, value = _folded(node, facts, device)
+        if known and node.hasUses() and not _changed_in_place(node.output()):
+            replacement = tp.constant(graph, value, node)
+            facts.varies[replacement.debugName()] = Fact()
+            node.output().replaceAllUsesWith(replacement)
+            changed = True
+    return changed
+
+
+def _folded(node: tp.Node, facts: Facts, device: torch.device) -> tuple[bool, Any]:
+    output = node.output()
+    if _is_tensor(output) or facts.of(output).content is not Varies.NEVER:
+        return False, None
+    if node.kind() == "prim::device":
+        return True, device
+    if node.kind() == "prim::ListConstruct":
+        return False, None
+    return facts.seen.constant(output.debugName())
+
+
+def _changed_in_place(value: tp.Value) -> bool:
+    """Whether a list may be changed after it was made: constants may not."""
+    if not str(value.type().annotation_str).startswith("List"):
+        return False
+    return any(not _only_reads(use.user, use.offset) for use in value.uses())
+
+
+def _only_reads(node: tp.Node, offset: int) -> bool:
+    schema = tp.schema(node)
+    if schema is None:
+        return node.kind() == "prim::ListUnpack"
+    alias = schema.arguments[offset].alias_info if offset < len(schema.arguments) else None
+    return alias is None

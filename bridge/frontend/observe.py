@@ -1,0 +1,190 @@
+"""What every value of a graph was, seen in runs of the example inputs.
+
+A copy of the module gets an observing operator after every node; its runs tell dtypes, shapes and Python numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from bridge import torch_private as tp
+from bridge.errors import SpecError
+
+_LIBRARY = torch.library.Library("bridge_observe", "DEF")
+_KINDS = {
+    "Tensor": "tensor", "Optional[Tensor]": "tensor", "int": "int", "bool": "bool", "float": "float",
+    "List[int]": "ints", "List[Tensor]": "tensors",
+}  # fmt: skip
+_ARGUMENT = {"tensor": "Tensor?", "int": "int", "bool": "bool", "float": "float", "ints": "int[]", "tensors": "Tensor[]"}
+_LOCK = threading.Lock()
+_seen: list[list[Any]] = []
+
+
+@dataclass(frozen=True)
+class TensorSeen:
+    """A tensor as it was in one run: ``shape`` in elements."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    device: torch.device
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+
+@dataclass
+class Observations:
+    """What was seen of each value, by its name in the graph, in the order of the runs."""
+
+    values: dict[str, list[Any]] = field(default_factory=dict)
+
+    def tensor(self, name: str) -> TensorSeen | None:
+        """The value as a tensor, as first seen."""
+        return next((seen for seen in self.values.get(name, ()) if isinstance(seen, TensorSeen)), None)
+
+    def steady(self, name: str) -> bool:
+        """Whether dtype, rank and device were the same each time."""
+        kinds = {(s.dtype, s.rank, s.device) if isinstance(s, TensorSeen) else s is None for s in self.values.get(name, ())}
+        return len(kinds) == 1
+
+    def constant(self, name: str) -> tuple[bool, Any]:
+        """(True, value) when a Python number was the same each time."""
+        seen = self.values.get(name, [])
+        if not seen or any(isinstance(s, TensorSeen) for s in seen):
+            return False, None
+        return all(type(s) is type(seen[0]) and s == seen[0] for s in seen), seen[0]
+
+
+def _note(index: int, value: Any) -> None:
+    _seen[index].append(value)
+
+
+def _describe(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return TensorSeen(value.dtype, tuple(value.shape), value.device)
+    if isinstance(value, (list, tuple)):
+        return [_describe(item) for item in value]
+    return value
+
+
+def _observer(value: Any, index: int) -> None:
+    _note(index, _describe(value))
+
+
+for _kind, _type in _ARGUMENT.items():
+    _LIBRARY.define(f"{_kind}({_type} value, int index) -> ()", alias_analysis="CONSERVATIVE")
+    _LIBRARY.impl(_kind, _observer, "CompositeExplicitAutograd")
+
+
+def observe(module: torch.jit.ScriptModule, method: str, examples: Sequence[tuple[Any, ...]]) -> Observations:
+    """Runs ``method`` on each example (its arguments in order) and tells what every value was.
+
+    Raises:
+        SpecError: the module does not run on the first example; later ones are tried and left out.
+    """
+    observed = _private_copy(module, method)
+    graph = tp.graph_of(observed, method)
+    original = _names_in(tp.graph_of(module, method))
+    renamed = dict(zip(_names_in(graph), original, strict=True))
+    names = [renamed[name] for name in _instrument(graph)]
+    with _LOCK:
+        _seen[:] = [[] for _ in names]
+        for position, example in enumerate(examples):
+            try:
+                with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.jit.optimized_execution(False):
+                    getattr(observed, method)(*copy.deepcopy(example))
+            except Exception as error:
+                if position == 0:
+                    raise _does_not_run(error) from error
+        return Observations(dict(zip(names, list(_seen), strict=True)))
+
+
+def _does_not_run(error: Exception) -> SpecError:
+    reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    return SpecError(
+        "the module does not run on inputs of the given shapes and dtypes",
+        why=reason,
+        hint="give real tensors as inputs: spec=[tensor, ...] or bridge.Input(example=tensor)",
+    )
+
+
+def writes(node: tp.Node) -> bool:
+    """Whether a node changes a tensor, an attribute or a list in place."""
+    if node.kind() in ("prim::SetAttr",):
+        return True
+    schema = tp.schema(node)
+    return schema is not None and any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments)
+
+
+def _private_copy(module: torch.jit.ScriptModule, method: str) -> torch.jit.ScriptModule:
+    """A copy to run; with tensors of its own when running changes the module's state."""
+    changes = any(writes(node) for node in tp.walk(tp.graph_of(module, method)))
+    return tp.clone(copy.deepcopy(module) if changes else module)
+
+
+def _names_in(graph: tp.Graph) -> list[str]:
+    """The names of all values by position: a copied graph numbers its unnamed values anew."""
+    names: list[str] = []
+    for block in tp.blocks(graph):
+        names += [value.debugName() for value in block.inputs()]
+        names += [value.debugName() for node in block.nodes() for value in node.outputs()]
+    return names
+
+
+def _instrument(graph: tp.Graph) -> list[str]:
+    """Inserts an observer for every value; gives the values' names in the order of the observers."""
+    names: list[str] = []
+    absent = _maybe_absent(graph)
+    for block in list(tp.blocks(graph)):
+        nodes = list(block.nodes())
+        for value in block.inputs() if nodes else ():
+            observer = _create(graph, value, names, nodes[0]) if value.debugName() not in absent else None
+            if observer is not None:
+                observer.insertBefore(nodes[0])
+        for node in nodes:
+            for value in node.outputs() if node.kind() != "prim::Constant" else ():
+                if value.debugName() in absent:
+                    continue
+                observer = _create(graph, value, names, node)
+                if observer is not None:
+                    observer.insertAfter(node)
+    return names
+
+
+def _maybe_absent(graph: tp.Graph) -> set[str]:
+    """Values that a branch may leave uninitialized: no operator may look at them."""
+    absent: set[str] = set()
+    before = -1
+    while before != len(absent):
+        before = len(absent)
+        for node in tp.walk(graph):
+            outputs = [value.debugName() for value in node.outputs()]
+            if node.kind() == "prim::Uninitialized":
+                absent.update(outputs)
+            elif node.kind() in ("prim::If", "prim::Loop"):
+                for block in node.blocks():
+                    results = [value.debugName() for value in block.outputs()][node.kind() == "prim::Loop" :]
+                    absent.update(output for result, output in zip(results, outputs, strict=True) if result in absent)
+            if node.kind() == "prim::Loop":
+                starts = [value.debugName() for value in node.inputs()][2:]
+                parameters = [value.debugName() for value in next(iter(node.blocks())).inputs()][1:]
+                for start, parameter, output in zip(starts, parameters, outputs, strict=True):
+                    if start in absent or output in absent:
+                        absent.update((parameter, output))
+    return absent
+
+
+def _create(graph: tp.Graph, value: tp.Value, names: list[str], near: tp.Node) -> tp.Node | None:
+    kind = _KINDS.get(str(value.type().annotation_str))
+    if kind is None:
+        return None
+    index = tp.constant(graph, len(names), near)
+    names.append(value.debugName())
+    return graph.create(f"bridge_observe::{kind}", [value, index], 0)

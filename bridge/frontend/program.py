@@ -1,0 +1,147 @@
+"""A module ready for the street: one frozen, inlined graph of which everything knowable is known."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from bridge import torch_private as tp
+from bridge.errors import SpecError
+from bridge.frontend import facts as facts_
+from bridge.frontend import provenance as provenance_
+from bridge.frontend import tuples
+from bridge.frontend.facts import Fact, Facts, Varies
+from bridge.frontend.observe import Observations, observe
+from bridge.frontend.provenance import TAG, Provenance
+
+_LOG = logging.getLogger("bridge.frontend")
+_DROPOUTS = {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout", "aten::native_dropout"}
+_ROUNDS = 3
+
+
+@dataclass
+class Program:
+    """A frozen TorchScript module with what is known of it.
+
+    Attributes:
+        module: private to this program, never run yet, so that its graph may be edited.
+        method: the method that is compiled.
+        provenance: where each tagged node came from.
+        facts: what is known of each value of the graph, by name.
+        example: the arguments of one run at the optimum shapes, in the method's order.
+    """
+
+    module: torch.jit.ScriptModule
+    method: str
+    provenance: Provenance
+    facts: Facts
+    example: tuple[Any, ...]
+
+    @property
+    def graph(self) -> tp.Graph:
+        return tp.graph_of(self.module, self.method)
+
+    @property
+    def arguments(self) -> list[str]:
+        """The method's argument names without ``self``."""
+        return [argument.name for argument in tp.schema_of(self.module, self.method).arguments][1:]
+
+    def observe_range(self, examples: Sequence[tuple[Any, ...]]) -> None:
+        """Runs further examples, at the smallest and largest shapes, to know the range of every value's shape."""
+        seen = observe(self.module, self.method, [self.example, *examples])
+        self.facts = replace(self.facts, seen=seen)
+
+
+def prepare(
+    module: torch.jit.ScriptModule, method: str, example: tuple[Any, ...], inputs: list[Fact], device: torch.device
+) -> Program:
+    """Freezes, inlines and simplifies ``method``, runs it once, and folds what never varies.
+
+    Args:
+        module: left as it is; weights are shared, not copied.
+        example: arguments of one call, in order.
+        inputs: what each argument varies with.
+        device: where the module is to run.
+
+    Raises:
+        SpecError: the module holds active dropout, or does not run on the example.
+    """
+    working = tp.clone(module)
+    if any(child.training for child in working.modules()):
+        _LOG.warning("the module is in training mode: compiled as after .eval()")
+        working.eval()
+    frozen, table = _freeze(working, method)
+    graph = tp.graph_of(frozen, method)
+    _refuse_dropout(graph, table)
+    facts_.settle_modes(graph)
+    tp.simplify(graph)
+    tp.remove_mutation(graph)
+    tp.unroll_constant_loops(graph)
+    tp.simplify(graph)
+    _retag(frozen, graph, table)
+    facts = Facts(Observations())
+    for _ in range(_ROUNDS):
+        tuples.lower(graph)
+        seen = observe(frozen, method, [example])
+        facts = facts_.reason(graph, seen, inputs)
+        if not facts_.fold(graph, facts, device):
+            break
+        tp.simplify(graph)
+    else:
+        facts = facts_.reason(graph, observe(frozen, method, [example]), inputs)
+    _retag(frozen, graph, table)
+    return Program(frozen, method, table, facts, example)
+
+
+def input_facts(types: Sequence[str], dynamic: Sequence[bool], constant: Sequence[bool]) -> list[Fact]:
+    """What the arguments vary with: tensors with shapes only where a dimension may, constants with nothing."""
+    facts = []
+    for type_, is_dynamic, is_constant in zip(types, dynamic, constant, strict=True):
+        if is_constant:
+            facts.append(Fact())
+        elif "Tensor" in type_:
+            facts.append(Fact(shape=Varies.WITH_SHAPES if is_dynamic else Varies.NEVER, content=Varies.WITH_DATA))
+        else:
+            facts.append(Fact(Varies.NEVER, Varies.WITH_DATA, Varies.WITH_DATA))
+    return facts
+
+
+def _freeze(module: torch.jit.ScriptModule, method: str) -> tuple[torch.jit.ScriptModule, Provenance]:
+    calls = provenance_.calls_of(module, method)
+    table = Provenance()
+    graph = tp.graph_of(module, method)
+    tp.inline(graph)
+    provenance_.tag(module, graph, calls, table)
+    return tp.freeze(module, [method]), table
+
+
+def _retag(module: torch.jit.ScriptModule, graph: tp.Graph, table: Provenance) -> None:
+    """Gives new nodes an identity, and copies of a node (unrolled loops) each their own."""
+    seen: set[int] = set()
+    for node in tp.walk(graph):
+        if node.hasAttribute(TAG):
+            identity = node.i(TAG)
+            if identity in seen:
+                node.i_(TAG, table.add(table[identity]))
+            seen.add(node.i(TAG))
+    provenance_.tag(module, graph, {}, table)
+
+
+def _refuse_dropout(graph: tp.Graph, table: Provenance) -> None:
+    """A trace taken in training mode keeps its dropout after .eval(): its results are random."""
+    for node in tp.walk(graph):
+        if node.kind() not in _DROPOUTS:
+            continue
+        probability, training = list(node.inputs())[1:3]
+        if tp.is_constant(training) and tp.constant_value(training) and not (
+            tp.is_constant(probability) and tp.constant_value(probability) == 0
+        ):
+            raise SpecError(
+                "the module holds active dropout: it was traced in training mode, which .eval() cannot undo",
+                where=str(table[node.i(TAG)]),
+                hint="call .eval() before torch.jit.trace, or give the nn.Module itself",
+            )

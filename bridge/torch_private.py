@@ -1,0 +1,250 @@
+"""The only importer of PyTorch's private modules: TorchScript graphs and the TorchScript-to-ONNX exporter.
+
+Everything here is a thin, named step. What the steps mean together stands in :mod:`bridge.frontend`,
+:mod:`bridge.partition` and :mod:`bridge.export`.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import _C
+
+Graph = _C.Graph
+Node = _C.Node
+Value = _C.Value
+Block = _C.Block
+
+_EXPORTER = threading.RLock()
+
+
+# Modules -------------------------------------------------------------------------------------------------------------
+
+
+def wrap(module: Any) -> torch.jit.ScriptModule:
+    """The Python face of a C++ ScriptModule."""
+    from torch.jit._recursive import wrap_cpp_module
+
+    return wrap_cpp_module(module)
+
+
+def clone(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """A module with graphs of its own, which can be edited, over the same tensors."""
+    return wrap(_C._hack_do_not_use_clone_module_with_class(module._c, [], []))
+
+
+def freeze(module: torch.jit.ScriptModule, methods: Sequence[str]) -> torch.jit.ScriptModule:
+    """Inlines ``methods``, makes attributes that never change into constants, keeps parameters as attributes.
+
+    Attributes that nothing reads any more are dropped; so freezing again after an edit is how weights are let go.
+    """
+    preserved = [name for name in methods if name != "forward"]
+    return wrap(_C._freeze_module(module._c, preserved, True, True))
+
+
+def has_method(module: torch.jit.ScriptModule, name: str) -> bool:
+    return bool(module._c._has_method(name))
+
+
+def method_names(module: torch.jit.ScriptModule) -> list[str]:
+    return list(module._c._method_names())
+
+
+def graph_of(module: torch.jit.ScriptModule, method: str = "forward") -> Graph:
+    """The graph that ``method`` runs (the very object: an edit takes effect if the method never ran)."""
+    return module._c._get_method(method).graph
+
+
+def schema_of(module: torch.jit.ScriptModule, method: str = "forward") -> _C.FunctionSchema:
+    return module._c._get_method(method).schema
+
+
+# Graphs --------------------------------------------------------------------------------------------------------------
+
+
+def walk(block: Graph | Block) -> Iterator[Node]:
+    """All nodes of a block in order, each before the nodes of its own blocks."""
+    for node in list(block.nodes()):
+        yield node
+        for inner in node.blocks():
+            yield from walk(inner)
+
+
+def blocks(block: Graph | Block) -> Iterator[Graph | Block]:
+    yield block
+    for node in block.nodes():
+        for inner in node.blocks():
+            yield from blocks(inner)
+
+
+def inline(graph: Graph) -> None:
+    _C._jit_pass_inline(graph)
+
+
+def simplify(graph: Graph) -> None:
+    """Constant propagation, peephole simplification, list idioms, common subexpressions and dead code."""
+    _C._jit_pass_constant_propagation(graph)
+    _C._jit_pass_peephole_list_idioms(graph, refine_list_len=False)
+    _C._jit_pass_peephole(graph, True)
+    _C._jit_pass_constant_propagation(graph)
+    _C._jit_pass_cse(graph)
+    _C._jit_pass_dce(graph)
+    _narrow_constants(graph)
+
+
+def _narrow_constants(graph: Graph) -> None:
+    """Constant propagation leaves constants of type ``int?``, which the interpreter refuses: gives them their own type."""
+    for node in walk(graph):
+        if node.kind() == "prim::Constant" and node.output().type().kind() == "OptionalType":
+            node.output().replaceAllUsesWith(constant(graph, node.output().toIValue(), node))
+    _C._jit_pass_dce(graph)
+
+
+def remove_mutation(graph: Graph) -> None:
+    """Replaces in-place operators by functional ones wherever that cannot be observed."""
+    _C._jit_pass_remove_mutation(graph)
+
+
+def remove_dead_code(graph: Graph) -> None:
+    _C._jit_pass_dce(graph)
+
+
+def unroll_constant_loops(graph: Graph) -> None:
+    _C._jit_pass_constant_loop_unrolling(graph)
+
+
+def constant(graph: Graph, value: Any, before: Node) -> Value:
+    """A prim::Constant holding ``value``, placed before ``before``."""
+    with graph.insert_point_guard(before):
+        return graph.insertConstant(value)
+
+
+def constant_value(value: Value) -> Any:
+    """What a value made by prim::Constant holds; None for the constant None."""
+    return value.toIValue()
+
+
+def is_constant(value: Value) -> bool:
+    return value.node().kind() == "prim::Constant"
+
+
+def has_schema(node: Node) -> bool:
+    return node.schema() != "(no schema)"
+
+
+def schema(node: Node) -> _C.FunctionSchema | None:
+    """The schema of the operator a node runs, None for the constructs of the language."""
+    text = node.schema()
+    return None if text == "(no schema)" else _C.parse_schema(text)
+
+
+def alias_db(graph: Graph) -> Any:
+    return graph.alias_db()
+
+
+def tensor_type(dtype: torch.dtype, sizes: Sequence[int | None]) -> _C.Type:
+    return _C.TensorType.get().with_dtype(dtype).with_sizes(list(sizes))
+
+
+def new_graph() -> Graph:
+    return _C.Graph()
+
+
+def function_of(name: str, graph: Graph) -> torch.jit.ScriptFunction:
+    """A callable function that runs ``graph``."""
+    return _C._create_function_from_graph(name, graph)
+
+
+# Export --------------------------------------------------------------------------------------------------------------
+
+Symbolic = Callable[..., Any]
+
+
+@contextmanager
+def _seam(around: Callable[[Symbolic, tuple[Any, ...]], Any]) -> Iterator[Any]:
+    """Calls ``around(symbolic, arguments)`` in the place of each call of the exporter's symbolic functions."""
+    from torch.onnx._internal.torchscript_exporter import utils
+
+    original = utils._run_symbolic_function
+
+    def run(*arguments: Any, **settings: Any) -> Any:
+        return around(lambda: original(*arguments, **settings), arguments)
+
+    utils._run_symbolic_function = run
+    try:
+        yield utils
+    finally:
+        utils._run_symbolic_function = original
+
+
+def export_graph(
+    graph: Graph,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    dynamic_axes: dict[str, dict[int, str]],
+    opset: int,
+    around: Callable[[Symbolic, tuple[Any, ...]], Any],
+) -> bytes:
+    """Turns a TorchScript graph whose inputs are tensors with types into a serialized ONNX model without weights.
+
+    ``around`` sees every symbolic function: see :func:`_seam`. The steps are those of ``torch.onnx.export`` without its
+    second run of the model, its constant folding and its final check.
+    """
+    from torch.onnx._internal.torchscript_exporter._globals import GLOBALS
+
+    operator_type = _C._onnx.OperatorExportTypes.ONNX
+    with _EXPORTER, _seam(around) as utils, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        utils._trigger_symbolic_function_registration()
+        GLOBALS.onnx_shape_inference = True
+        GLOBALS.export_onnx_opset_version = opset
+        GLOBALS.operator_export_type = operator_type
+        GLOBALS.in_onnx_export = True
+        try:
+            graph = utils._optimize_graph(
+                graph, operator_type, params_dict={}, dynamic_axes=dynamic_axes, input_names=list(input_names)
+            )
+            utils._set_input_and_output_names(graph, list(input_names), list(output_names))
+            _C._jit_pass_onnx_eliminate_unused_items(graph, {})
+            _C._jit_pass_dce_allow_deleting_nodes_with_side_effects(graph)
+            _C._jit_pass_onnx_assign_scoped_names_for_node_and_value(graph)
+            proto, *_ = graph._export_onnx(
+                {}, opset, dynamic_axes, False, operator_type, True, False, {}, True, "", {}
+            )
+        finally:
+            GLOBALS.in_onnx_export = False
+    return bytes(proto)
+
+
+def graph_context(arguments: tuple[Any, ...], opset: int) -> Any:
+    """The exporter's builder of ONNX nodes at the place of the symbolic call ``arguments``."""
+    from torch.onnx._internal.torchscript_exporter import jit_utils
+
+    graph, block, node, _, env, values_in_env, new_nodes = arguments[:7]
+    return jit_utils.GraphContext(
+        graph=graph, block=block, opset=opset, original_node=node, params_dict={}, env=env,
+        values_in_env=values_in_env, new_nodes=new_nodes,
+    )  # fmt: skip
+
+
+def registered_symbolics(opset: int) -> Callable[[str], bool]:
+    """Tells whether the exporter has a symbolic function for an operator (``aten::relu``) at ``opset``."""
+    from torch.onnx._internal.torchscript_exporter import registration, utils
+
+    utils._trigger_symbolic_function_registration()
+
+    def is_registered(operator: str) -> bool:
+        return bool(registration.registry.is_registered_op(operator.rstrip("_"), opset))
+
+    return is_registered
+
+
+def remove_attributes(nodes: Iterable[Node], name: str) -> None:
+    for node in nodes:
+        if node.hasAttribute(name):
+            node.removeAttribute(name)
