@@ -108,6 +108,7 @@ class Engine:
                 self._index.setdefault(key, []).append(rule)
         self._lineage: dict[int, _Lineage] = {}
         self._refused: dict[tuple[str, str], Refused] = {}
+        self.report.seconds.update(dict.fromkeys((r.name for r in fitting), 0.0))
 
     def run(self) -> None:
         """Apply everything until nothing fires.
@@ -149,27 +150,27 @@ class Engine:
             try:
                 changed = self._attempt(rule, node)
             finally:
-                spent = time.perf_counter() - started
-                self.report.seconds[rule.name] = self.report.seconds.get(rule.name, 0.0) + spent
+                self.report.seconds[rule.name] += time.perf_counter() - started
             if changed is not None:
                 return changed
         return []
 
     def _attempt(self, rule: NodeRule, node: gs.Node) -> list[gs.Node] | None:
-        builder = self._builder(rule, node)
+        builder: Builder | None = None
         try:
             match = rule.match(self.editor, node)
             if match is None:
                 return None
             rule.check(match)
+            builder = self._builder(rule, node)
             made = rule.rewrite(builder, match)
             values = self._values(rule, match, made if isinstance(made, (tuple, list)) else (made,), builder)
         except Refusal as refusal:
-            builder.undo()
+            _undo(builder)
             self._refused[rule.name, node.name] = Refused(rule.name, node.name, node.op, refusal.reason)
             return None
         except Exception as error:
-            builder.undo()
+            _undo(builder)
             what = error.what if isinstance(error, RewriteError) else f"{type(error).__name__}: {error}"
             hint = getattr(error, "hint", None) or f"turn it off with RuleSet.without({rule.name!r})"
             raise RewriteError(what, rule=f"{rule.name} ({rule.owner})", node=_where(node), hint=hint) from error
@@ -244,8 +245,12 @@ class Engine:
         except Exception as error:
             what = error.what if isinstance(error, RewriteError) else f"{type(error).__name__}: {error}"
             raise RewriteError(what, rule=f"{graph_pass.name} ({graph_pass.owner})") from error
-        spent = time.perf_counter() - started
-        self.report.seconds[graph_pass.name] = self.report.seconds.get(graph_pass.name, 0.0) + spent
+        self.report.seconds[graph_pass.name] += time.perf_counter() - started
+
+
+def _undo(builder: Builder | None) -> None:
+    if builder is not None:
+        builder.undo()
 
 
 def _one_of(tensor: gs.Tensor, tensors: list[gs.Tensor]) -> bool:

@@ -238,7 +238,10 @@ class Editor:
 
     def producer(self, tensor: gs.Tensor) -> gs.Node | None:
         """The live node that makes the tensor, or None for inputs and constants."""
-        return next((n for n in tensor.inputs if id(n) not in self._dead), None)
+        for node in tensor.inputs:
+            if id(node) not in self._dead:
+                return node  # type: ignore[no-any-return]
+        return None
 
     def consumers(self, tensor: gs.Tensor) -> list[gs.Node]:
         """The live nodes that read the tensor, bodies' nodes among them."""
@@ -298,8 +301,10 @@ class Editor:
         maker, former = self.producer(new), self.producer(old)
         if former is not None:
             self._replace_in(former.outputs, old, gs.Variable(self.unique(old.name), old.dtype, old.shape), "inputs")
+            list.clear(old.inputs)
         assert maker is not None
         self._replace_in(maker.outputs, new, old, "inputs")
+        list.clear(new.inputs)
         self.redirect(new, old)
         if old.dtype is None:
             old.dtype = new.dtype
@@ -308,13 +313,10 @@ class Editor:
         self._folder.forget(old)
 
     def redirect(self, old: gs.Tensor, new: gs.Tensor) -> None:
-        """Let every reader of `old` read `new`."""
+        """Let every node that reads `old` read `new`; graph outputs stay."""
         for node in self.consumers(old):
             self._replace_in(node.inputs, old, new, "outputs")
-        for graph in self._graphs.values() if id(old) in self.outputs else ():
-            if graph is not self.graph:
-                graph.outputs[:] = [new if t is old else t for t in graph.outputs]
-                self.outputs.update(id(t) for t in graph.outputs)
+        list.clear(old.outputs)
 
     def _replace_in(self, tensors: Any, old: gs.Tensor, new: gs.Tensor, side: str) -> None:
         node = tensors.parent_obj

@@ -14,6 +14,7 @@ from rewrites.graph import Editor, Value, plain
 from rewrites.schemas import COMMUTATIVE, attribute_defaults, same_attribute
 
 _MISSING = object()
+_EMPTY = gs.Variable.empty()
 
 
 @dataclass(frozen=True)
@@ -116,12 +117,23 @@ class Pattern:
         """The match whose first output is made by `node`, or None."""
         first = self.outputs[0]
         for choice in first.choices if isinstance(first, AnyOf) else (first,):
-            if choice.index < len(node.outputs):
+            if choice.index < len(node.outputs) and _may_match(choice.node, node, editor):
                 solver = _Solver(editor)
                 if solver.solve([(choice, node.outputs[choice.index])]) and solver.others(self.outputs[1:]):
                     outputs = [solver.tensor_of(choice), *(solver.tensor_of(o) for o in self.outputs[1:])]
                     return Match(node, list(solver.nodes.values()), outputs, solver.bound)
         return None
+
+
+def _may_match(pattern: NodePattern, node: gs.Node, editor: Editor) -> bool:
+    """A cheap look at the operators of the inputs, which spares most nodes the attempt."""
+    commutes = node.op in COMMUTATIVE
+    for i, wanted in enumerate(pattern.inputs):
+        if isinstance(wanted, Output):
+            makers = [editor.producer(t) for t in (node.inputs if commutes else node.inputs[i : i + 1])]
+            if not any(maker is not None and maker.op in wanted.node.ops for maker in makers):
+                return False
+    return True
 
 
 def _variable(parameter: inspect.Parameter) -> Var:
@@ -172,7 +184,8 @@ class _Solver:
         if any(n is node for n in self.nodes.values()) or not self._fits(pattern.node, node):
             return False
         self.nodes[pattern.node] = node
-        return any(self._attempt(goals + rest) for goals in self._operands(pattern.node, node))
+        orders = list(self._operands(pattern.node, node))
+        return self.solve(orders[0] + rest) if len(orders) == 1 else any(self._attempt(goals + rest) for goals in orders)
 
     def _fits(self, pattern: NodePattern, node: gs.Node) -> bool:
         if node.op not in pattern.ops or (node.domain or "").replace("ai.onnx", "") != pattern.domain:
@@ -201,7 +214,7 @@ class _Solver:
             star = wanted.pop()
             self.bound[star.name] = [Value(t, self.editor) for t in actual[len(wanted) :]]
             actual = actual[: len(wanted)]
-        actual += [gs.Variable.empty()] * (len(wanted) - len(actual))
+        actual += [_EMPTY] * (len(wanted) - len(actual))
         if any(t.name for t in actual[len(wanted) :]):
             return
         yield list(zip(wanted, actual))
