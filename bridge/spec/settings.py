@@ -1,0 +1,185 @@
+"""What each setting may be: one function a kind of value, each returning it normalised or raising a SpecError."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bridge.errors import SpecError
+from bridge.spec.complaints import unknown, wrong
+from bridge.spec.dtypes import as_dtype
+from bridge.spec.inputs import Input
+from bridge.spec.structure import Constant, is_shape, normalized
+
+BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime")
+PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
+VERBOSITIES = ("none", "layer_names", "detailed")
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+Check = Callable[[str, Any], Any]
+
+
+def flag(field: str, value: Any) -> bool:
+    """True or False, nothing else."""
+    if not isinstance(value, bool):
+        raise wrong(field, value, "True or False")
+    return value
+
+
+def whole_number(low: int, high: int | None = None) -> Check:
+    """An int between two bounds."""
+
+    def check(field: str, value: Any) -> int:
+        fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
+        if not fits or (high is not None and value > high):
+            raise wrong(field, value, f"a whole number of at least {low}" if high is None else f"{low} to {high}")
+        return int(value)
+
+    return check
+
+
+def optional(check: Check) -> Check:
+    """None, or what the other check takes."""
+    return lambda field, value: None if value is None else check(field, value)
+
+
+def one_of(*known: str) -> Check:
+    """One of a few names, in any case."""
+
+    def check(field: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise wrong(field, value, "one of " + ", ".join(known))
+        if value.lower() not in known:
+            raise unknown(field, value, known)
+        return value.lower()
+
+    return check
+
+
+def precision(field: str, value: Any) -> torch.dtype:
+    """float32, float16 or bfloat16, by any of their names."""
+    settled = as_dtype(value, field)
+    if settled in (torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2):
+        hint = "quantize the module first; its quantize and dequantize operators then decide, whatever the precision"
+        raise SpecError(f"{field}: {settled} needs ranges that a dtype does not give", hint=hint)
+    if settled not in PRECISIONS:
+        raise wrong(field, value, "torch.float32, torch.float16 or torch.bfloat16")
+    return settled
+
+
+def size_in_bytes(field: str, value: Any) -> int:
+    """Bytes, or a string such as "2GiB"."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?\s*", value.lower())
+        if found:
+            return int(float(found[1]) * _UNITS[found[2]])
+    elif isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise wrong(field, value, 'a number of bytes, or a size such as "2GiB"')
+
+
+def file_path(field: str, value: Any) -> Path:
+    """A path; `~` is the home directory."""
+    if not isinstance(value, str | Path) or not str(value):
+        raise wrong(field, value, "a path")
+    return Path(value).expanduser()
+
+
+def names(field: str, value: Any) -> tuple[str, ...]:
+    """Distinct names."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise wrong(field, value, "a list of names")
+    found = tuple(value)
+    for index, name in enumerate(found):
+        if not isinstance(name, str) or not name:
+            raise wrong(f"{field}[{index}]", name, "a name")
+        if name in found[:index]:
+            raise SpecError(f"{field}[{index}]: {name!r} is there twice")
+    return found
+
+
+def operators(field: str, value: Any) -> tuple[str, ...]:
+    """Operators as "aten::name" or "aten::name.overload"; `torch.ops.aten.name` is taken too."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise wrong(field, value, 'a list of operators such as ["aten::topk"]')
+    return tuple(_operator(f"{field}[{index}]", item) for index, item in enumerate(value))
+
+
+def _operator(field: str, item: Any) -> str:
+    if isinstance(item, torch._ops.OpOverload):
+        return item.name().removesuffix(".default")
+    if isinstance(item, torch._ops.OpOverloadPacket):
+        return str(item._qualified_op_name)
+    text = item.removeprefix("torch.ops.") if isinstance(item, str) else ""
+    if re.fullmatch(r"\w+\.\w+(\.\w+)?", text):
+        text = text.replace(".", "::", 1)
+    if not re.fullmatch(r"\w+::\w+(\.\w+)?", text):
+        hint = f'did you mean "aten::{item}"?' if isinstance(item, str) and item.isidentifier() else None
+        raise wrong(field, item, 'an operator such as "aten::topk"', hint=hint)
+    return text.removesuffix(".default")
+
+
+def modules(field: str, value: Any) -> tuple[str, ...]:
+    """Modules by path ("encoder.layer.0") or by the name of their type; the types themselves are taken too."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise wrong(field, value, "a list of module paths or types")
+    return names(field, [f"{item.__module__}.{item.__qualname__}" if isinstance(item, type) else item for item in value])
+
+
+def anything(field: str, value: Any) -> tuple[Any, ...]:
+    """A list of objects whose meaning is checked where they are used."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise wrong(field, value, "a list")
+    return tuple(value)
+
+
+def target(field: str, value: Any) -> str:
+    """A compiler whose parser decides what is supported, with its version where it matters: "tensorrt:10.6"."""
+    text = str(value).strip().lower().replace("==", ":").replace(" ", ":")
+    name, _, version = text.partition(":")
+    if name not in BACKENDS[1:]:
+        raise unknown(field, name, BACKENDS[1:], hint='write for example "tensorrt:10.6"')
+    if version and not re.fullmatch(r"\d+(\.\d+)*", version):
+        raise wrong(field, value, 'a compiler and its version, such as "tensorrt:10.6"')
+    return f"{name}:{version}" if version else name
+
+
+def verbosity(field: str, value: Any) -> str:
+    """What engines tell about their layers; TensorRT's enumeration is taken too."""
+    text = str(getattr(value, "name", value)).lower()
+    return str(one_of(*VERBOSITIES)(field, {"layer_names_only": "layer_names"}.get(text, text)))
+
+
+def callback(field: str, value: Any) -> Callable[[str, int, int], None]:
+    """A function of (stage, steps done, steps in all)."""
+    if not callable(value):
+        raise wrong(field, value, "a function of (stage: str, done: int, total: int)")
+    return value  # type: ignore[no-any-return]
+
+
+def inputs(field: str, value: Any) -> tuple[Any, ...]:
+    """The positional inputs as a tuple of normalised items."""
+    if isinstance(value, Input | Constant | torch.Tensor):
+        value = (value,)
+    if isinstance(value, Mapping):
+        hint = "inputs given by the arguments' names go into kwarg_inputs"
+        raise wrong(field, value, "a list of inputs", hint=hint)
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise wrong(field, value, "a list of Inputs, tensors or shapes")
+    value = tuple(value) if not is_shape(value) or not len(value) else _refuse_bare_shape(field, value)
+    return tuple(normalized(item, f"{field}[{index}]") for index, item in enumerate(value))
+
+
+def _refuse_bare_shape(field: str, value: Any) -> tuple[Any, ...]:
+    raise wrong(field, value, "a list of inputs", hint=f"one input of that shape is [{list(value)}]")
+
+
+def keyword_inputs(field: str, value: Any) -> dict[str, Any]:
+    """The inputs passed by name, as a dict of normalised items."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise wrong(field, value, "a dict from argument names to inputs")
+    return {name: normalized(item, f"{field}[{name!r}]") for name, item in value.items()}
