@@ -124,10 +124,14 @@ class Builder:
         inner = bodies(node)
         for body in inner:
             self._rebind(body, known)
-        typed = [(numpy_type(t.dtype), t.shape and tuple(None for _ in t.shape)) for t in node.outputs] if inner else None
+        typed = (
+            [(numpy_type(t.dtype), t.shape and tuple(None for _ in t.shape)) for t in node.outputs] if inner else None
+        )
         attributes = {name: plain(value) for name, value in node.attrs.items()}
         inputs = [self._spliced(t, known) for t in node.inputs]
-        made = self.call(node.op, *inputs, _domain=node.domain or "", _outputs=len(node.outputs), _types=typed, **attributes)
+        made = self.call(
+            node.op, *inputs, _domain=node.domain or "", _outputs=len(node.outputs), _types=typed, **attributes
+        )
         for tensor, value in zip(node.outputs, made if isinstance(made, tuple) else (made,)):
             folded = value.constant if value.known_dtype is not None else None
             known[id(tensor)] = value if folded is None else self.constant(folded)
@@ -208,7 +212,9 @@ class Builder:
         """A body's output must be made by a node of that body."""
         value = value if isinstance(value, Value) else self.constant(value)
         producer = self._editor.producer(value.tensor)
-        return value if producer is not None and any(producer is n for n in self.created) else self.call("Identity", value)
+        return (
+            value if producer is not None and any(producer is n for n in self.created) else self.call("Identity", value)
+        )
 
 
 def _raw(attribute: Any) -> Any:

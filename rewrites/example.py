@@ -39,7 +39,9 @@ class TensorSpec:
         if name == "bool":
             return np.asarray(rng.integers(0, 2, shape).astype(bool))
         if np.dtype(dtype).kind in "iu":
-            return np.asarray(rng.integers(int(self.low or 0), int(10 if self.high is None else self.high), shape).astype(dtype))
+            return np.asarray(
+                rng.integers(int(self.low or 0), int(10 if self.high is None else self.high), shape).astype(dtype)
+            )
         if self.low is None and self.high is None:
             return np.asarray(rng.standard_normal(shape).astype(dtype))
         return np.asarray(rng.uniform(self.low or 0.0, 1.0 if self.high is None else self.high, shape).astype(dtype))
@@ -69,7 +71,11 @@ class Example:
 
     def size_of(self) -> dict[str, int]:
         """A size for every dynamic axis."""
-        shapes = [a if isinstance(a, tuple) else a.shape for a in self.arguments.values() if isinstance(a, (tuple, TensorSpec))]
+        shapes = [
+            a if isinstance(a, tuple) else a.shape
+            for a in self.arguments.values()
+            if isinstance(a, (tuple, TensorSpec))
+        ]
         names = list(dict.fromkeys(d for shape in shapes for d in shape if isinstance(d, str)))
         return {name: self.sizes.get(name, SIZES[i % len(SIZES)]) for i, name in enumerate(names)}
 

@@ -106,13 +106,18 @@ def _samples(tensors: Sequence[Value]) -> list[Any]:
     sizes: dict[Any, int] = {}
     samples = []
     for value in tensors:
-        shape = [d if type(d) is int else sizes.setdefault(d or object(), SIZES[len(sizes) % len(SIZES)] + 6) for d in value.shape]
+        shape = [
+            d if type(d) is int else sizes.setdefault(d or object(), SIZES[len(sizes) % len(SIZES)] + 6)
+            for d in value.shape
+        ]
         dtype = getattr(torch, {"bool": "bool"}.get(value.dtype.name, value.dtype.name))
         samples.append(torch.rand(shape).to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype))
     return samples
 
 
-def _export(function: Callable[..., Any], static: dict[str, Any], tensors: Sequence[Value], opset: int) -> onnx.ModelProto:
+def _export(
+    function: Callable[..., Any], static: dict[str, Any], tensors: Sequence[Value], opset: int
+) -> onnx.ModelProto:
     """The function's graph at `opset`, every axis dynamic; by whichever exporter can.
 
     Raises:
@@ -136,7 +141,9 @@ def _export(function: Callable[..., Any], static: dict[str, Any], tensors: Seque
                 raise
             except Exception as error:
                 problems.append(f"{type(error).__name__}: {str(error)[:300]}")
-    raise RewriteError("neither exporter takes this function: " + "; ".join(problems), hint="write it with simpler operators")
+    raise RewriteError(
+        "neither exporter takes this function: " + "; ".join(problems), hint="write it with simpler operators"
+    )
 
 
 def _by_torchscript(module: Any, samples: tuple[Any, ...], opset: int) -> onnx.ModelProto:
@@ -152,7 +159,9 @@ def _by_torch_export(module: Any, samples: tuple[Any, ...], opset: int) -> onnx.
     import torch
 
     axes = tuple({i: torch.export.Dim.DYNAMIC for i in range(s.dim())} for s in samples)
-    program = torch.onnx.export(module, samples, dynamic_shapes=(axes,), opset_version=opset, dynamo=True, verbose=False)
+    program = torch.onnx.export(
+        module, samples, dynamic_shapes=(axes,), opset_version=opset, dynamo=True, verbose=False
+    )
     assert program is not None
     return onnx.inliner.inline_local_functions(program.model_proto)
 

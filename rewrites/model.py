@@ -53,6 +53,7 @@ def complete(graph: gs.Graph) -> None:
     values = {n: (t._values, t.data_location, t._export_dtype) for n, t in constants.items()}
     for tensor in constants.values():
         tensor.to_variable(tensor.dtype, tensor.shape)
+        tensor.type = "tensor_type"
     graph.inputs += list(constants.values())
     try:
         found = shape_inference.infer_shapes(gs.export_onnx(graph, do_type_check=False), data_prop=True)

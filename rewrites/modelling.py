@@ -54,7 +54,9 @@ def model_of(rule: Rule, example: Example) -> Model:
     """
     if "text" in example.arguments:
         return _from_text(example)
-    if isinstance(rule, Lowering) or (isinstance(rule, ClassRule) and any(d.startswith("torch.") for d, _ in rule.matches)):
+    if isinstance(rule, Lowering) or (
+        isinstance(rule, ClassRule) and any(d.startswith("torch.") for d, _ in rule.matches)
+    ):
         return _from_torch(rule, example)
     if isinstance(rule, ClassRule):
         return _from_onnx(rule, example)
@@ -114,7 +116,11 @@ class _Drawing:
 def _from_onnx(rule: ClassRule, example: Example) -> Model:
     drawing = _Drawing(example.opset or OPSET)
     values = {name: drawing.value(name, given) for name, given in example.arguments.items()}
-    made = _draw_pattern(rule, example, values, drawing) if rule.patterns else _draw_operator(rule, example, values, drawing)
+    made = (
+        _draw_pattern(rule, example, values, drawing)
+        if rule.patterns
+        else _draw_operator(rule, example, values, drawing)
+    )
     return drawing.finish(list(made) if isinstance(made, (tuple, list)) else [made], example)
 
 
@@ -144,14 +150,23 @@ def _from_torch(rule: Rule, example: Example) -> Model:
     overload = _overload(rule, example)
     schema = torch_domain.parse_schema(str(overload._schema))
     named = dict(zip(_parameters(rule), [a.name for a in schema.arguments]))
-    given = {named.get(n, n) if n not in {a.name for a in schema.arguments} else n: v for n, v in example.arguments.items()}
+    given = {
+        named.get(n, n) if n not in {a.name for a in schema.arguments} else n: v for n, v in example.arguments.items()
+    }
     values = {name: drawing.value(name, value) for name, value in given.items()}
     reference = _Reference(overload, given)
     model = Model(onnx.ModelProto(), drawing.specs, example.size_of())
     outputs = []
     for i, array in enumerate(reference(model.sample(np.random.default_rng(0)))):
         outputs.append(gs.Variable(f"output{i}", array.dtype, [f"out{i}_{axis}" for axis in range(array.ndim)]))
-    arguments = {n: v.tensor if isinstance(v, Value) else [i.tensor if isinstance(i, Value) else i for i in v] if isinstance(v, list) else v for n, v in values.items()}
+    arguments = {
+        n: v.tensor
+        if isinstance(v, Value)
+        else [i.tensor if isinstance(i, Value) else i for i in v]
+        if isinstance(v, list)
+        else v
+        for n, v in values.items()
+    }
     node = torch_domain.encode(str(overload._schema), arguments, outputs, name=f"{schema.namespace}::{schema.name}#1")
     drawing.editor.insert(node, drawing.graph)
     model.proto = drawing.finish([Value(t, drawing.editor) for t in outputs], example).proto

@@ -18,7 +18,10 @@ class PassGraph:
     """
 
     def __init__(
-        self, editor: Editor, builder: Callable[[Node], Builder], commit: Callable[[Node, Builder, tuple[Value, ...]], None]
+        self,
+        editor: Editor,
+        builder: Callable[[Node], Builder],
+        commit: Callable[[Node, Builder, tuple[Value, ...]], None],
     ) -> None:
         self._editor, self._builder, self._commit = editor, builder, commit
 

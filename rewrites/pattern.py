@@ -104,7 +104,11 @@ class Pattern:
         variables = [_variable(p) for p in list(inspect.signature(function).parameters.values())[1:]]
         positional = [v for v in variables if not v.variadic]
         star = [v for v in variables if v.variadic]
-        found = function(Recorder(), *positional, *star) if star else function(Recorder(), **{v.name: v for v in positional})
+        found = (
+            function(Recorder(), *positional, *star)
+            if star
+            else function(Recorder(), **{v.name: v for v in positional})
+        )
         self.outputs: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
 
     def keys(self) -> Iterator[tuple[str, str]]:
@@ -185,7 +189,9 @@ class _Solver:
             return False
         self.nodes[pattern.node] = node
         orders = list(self._operands(pattern.node, node))
-        return self.solve(orders[0] + rest) if len(orders) == 1 else any(self._attempt(goals + rest) for goals in orders)
+        return (
+            self.solve(orders[0] + rest) if len(orders) == 1 else any(self._attempt(goals + rest) for goals in orders)
+        )
 
     def _fits(self, pattern: NodePattern, node: gs.Node) -> bool:
         if node.op not in pattern.ops or (node.domain or "").replace("ai.onnx", "") != pattern.domain:
@@ -231,7 +237,11 @@ class _Solver:
         return isinstance(known, Value) and (known.tensor is tensor or self._same_constant(known.tensor, tensor))
 
     def _same_constant(self, one: gs.Tensor, other: gs.Tensor) -> bool:
-        if not isinstance(one, gs.Constant) or not isinstance(other, gs.Constant) or tuple(one.shape) != tuple(other.shape):
+        if (
+            not isinstance(one, gs.Constant)
+            or not isinstance(other, gs.Constant)
+            or tuple(one.shape) != tuple(other.shape)
+        ):
             return False
         return one.dtype == other.dtype and bool(np.array_equal(one.values, other.values))
 

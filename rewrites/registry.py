@@ -77,5 +77,11 @@ def default_rules() -> RuleSet:
     found = list(library())
     for entry in importlib.metadata.entry_points(group=GROUP):
         loaded = entry.load()
-        found += rules_in(loaded) if isinstance(loaded, ModuleType) else [loaded] if isinstance(loaded, Rule) else list(loaded)
+        found += (
+            rules_in(loaded)
+            if isinstance(loaded, ModuleType)
+            else [loaded]
+            if isinstance(loaded, Rule)
+            else list(loaded)
+        )
     return RuleSet(found)

@@ -256,7 +256,12 @@ def plugin(
     """
 
     def make(source: type) -> Plugin:
-        options = {"needed_by": needed_by or {"any": "all versions"}, "examples": examples, "refuses": refuses, "opsets": opsets}
+        options = {
+            "needed_by": needed_by or {"any": "all versions"},
+            "examples": examples,
+            "refuses": refuses,
+            "opsets": opsets,
+        }
         named = {"plugin": plugin, "version": version, "namespace": namespace}
         return Plugin(name, source, matches=matches, priority=priority, **named, **options)
 

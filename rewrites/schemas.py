@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import defs, helper
 
-COMMUTATIVE = frozenset(
-    "Add Mul And Or Xor Equal BitwiseAnd BitwiseOr BitwiseXor Max Min Sum Mean".split()
-)
+COMMUTATIVE = frozenset("Add Mul And Or Xor Equal BitwiseAnd BitwiseOr BitwiseXor Max Min Sum Mean".split())
 _ONES, _ZEROS = frozenset(("strides", "dilations")), frozenset(("pads", "output_padding"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def schema_of(op: str, domain: str, opset: int) -> defs.OpSchema | None:
     """The schema of an operator at an opset, or None for operators that ONNX does not define."""
     try:
@@ -24,7 +22,7 @@ def schema_of(op: str, domain: str, opset: int) -> defs.OpSchema | None:
         return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def attribute_defaults(op: str, domain: str, opset: int) -> dict[str, Any]:
     """Attribute name -> default for every attribute of the operator; None where the schema gives no default."""
     schema = schema_of(op, domain, opset)
@@ -38,7 +36,7 @@ def _default(attribute: defs.OpSchema.Attribute) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-@lru_cache(maxsize=None)
+@cache
 def input_names(op: str, domain: str, opset: int) -> tuple[tuple[str, bool], ...]:
     """(name, is variadic) of every input in the schema."""
     schema = schema_of(op, domain, opset)

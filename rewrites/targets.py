@@ -18,7 +18,11 @@ _OPSETS: dict[str, list[tuple[str, int, int]]] = {
 }
 _SUPPOSED = {"tensorrt": "10.13", "tensorrt_rtx": "1.3", "onnxruntime": "1.20"}
 _RTX_AS_TENSORRT = [("1.0", "10.12"), ("1.3", "10.14")]
-_PACKAGES = {"tensorrt_rtx": ("tensorrt-rtx",), "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"), "onnxruntime": ("onnxruntime",)}
+_PACKAGES = {
+    "tensorrt_rtx": ("tensorrt-rtx",),
+    "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
+    "onnxruntime": ("onnxruntime",),
+}
 
 
 def _parts(version: str) -> tuple[int, ...]:
@@ -97,7 +101,9 @@ def satisfies(version: str, condition: str) -> bool:
 def _compare(version: str, part: str) -> bool:
     found = re.fullmatch(r"(<=|>=|<|>|==)\s*([\d.]+)", part)
     if not found:
-        raise RewriteError(f"cannot read the version condition {part!r}", hint='"all versions", "< 10.8" or ">= 9, < 10.8"')
+        raise RewriteError(
+            f"cannot read the version condition {part!r}", hint='"all versions", "< 10.8" or ">= 9, < 10.8"'
+        )
     have, want = _parts(version), _parts(found[2])
     have, want = have[: len(want)], want
     return {"<": have < want, "<=": have <= want, ">": have > want, ">=": have >= want, "==": have == want}[found[1]]

@@ -1,8 +1,8 @@
 """Tests made from the examples that rules carry, and `builds`, the proof that TensorRT takes a model.
 
-    from rewrites.testing import cases, check
-    @pytest.mark.parametrize("case", cases(my_rules), ids=str)
-    def test_rules(case): check(case)
+from rewrites.testing import cases, check
+@pytest.mark.parametrize("case", cases(my_rules), ids=str)
+def test_rules(case): check(case)
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def compare(actual: Sequence[Any], expected: Sequence[Any], rtol: float, atol: f
     assert len(actual) == len(expected)
     for i, (a, e) in enumerate(zip(actual, expected)):
         assert a.dtype == e.dtype and a.shape == e.shape, f"output {i}: {a.dtype}{a.shape}, expected {e.dtype}{e.shape}"
-        np.testing.assert_allclose(a.astype(np.float64), e.astype(np.float64), rtol=rtol, atol=atol, err_msg=f"output {i}")
+        np.testing.assert_allclose(
+            a.astype(np.float64), e.astype(np.float64), rtol=rtol, atol=atol, err_msg=f"output {i}"
+        )
 
 
 def run(model: onnx.ModelProto, inputs: dict[str, Any]) -> Arrays:

@@ -57,7 +57,10 @@ class Call:
 
     def named(self) -> dict[str, Any]:
         """The arguments by name, defaults filled in; `self` is also there as `self_`."""
-        found = {a.name: self.arguments.get(a.name, None if a.default is REQUIRED else a.default) for a in self.schema.arguments}
+        found = {
+            a.name: self.arguments.get(a.name, None if a.default is REQUIRED else a.default)
+            for a in self.schema.arguments
+        }
         return {**found, "self_": found["self"]} if "self" in found else found
 
 
@@ -99,9 +102,7 @@ def _literal(text: str) -> Any:
         return text.strip()
 
 
-def encode(
-    schema: str, arguments: Mapping[str, Any], outputs: Sequence[gs.Tensor], *, name: str
-) -> gs.Node:
+def encode(schema: str, arguments: Mapping[str, Any], outputs: Sequence[gs.Tensor], *, name: str) -> gs.Node:
     """A torch node.
 
     Args:

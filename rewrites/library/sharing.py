@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from rewrites import example, graph_pass
 
-_RANDOM = frozenset("RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial Dropout".split())
+_RANDOM = frozenset(
+    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial Dropout".split()
+)
 
 
 @graph_pass(
     name="onnx/share-equal-nodes",
     needed_by={"any": "all versions"},
     examples=[
-        example(text='g (float[2,3] x) => (float[2,3] y) { a = Relu(x) b = Relu(x) y = Add(a, b) }'),
+        example(text="g (float[2,3] x) => (float[2,3] y) { a = Relu(x) b = Relu(x) y = Add(a, b) }"),
         example(text='g (float["n",3] x) => (float[n,3] y) { a = Exp(x) b = Exp(x) y = Mul(a, b) }'.replace('"', "")),
     ],
     refuses=[],

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-
 from rewrites.rule import Rule
 from rewrites.testing import Case, cases, check
 

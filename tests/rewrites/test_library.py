@@ -8,7 +8,9 @@ from rewrites.registry import library
 from rewrites.testing import Case, cases, check
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, id=f"{c.rule.module.rsplit('.', 1)[-1]}:{c}") for c in cases(library())])
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, id=f"{c.rule.module.rsplit('.', 1)[-1]}:{c}") for c in cases(library())]
+)
 def test_example(case: Case) -> None:
     check(case)
 
