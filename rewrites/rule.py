@@ -92,14 +92,25 @@ class ClassRule(NodeRule):
         if bool(self.patterns) == bool(self.matches):
             raise RewriteError("a rule has either `pattern` functions or matches=", rule=name)
         self._compiled = [Pattern(f) for f in self.patterns.values()]
-        self._check, self._rewrite = functions.get("check"), functions["rewrite"]
-        given = [inspect.signature(f).parameters for f in (self._check, self._rewrite) if f]
+        self._applies, self._check, self._rewrite = (
+            functions.get("applies"),
+            functions.get("check"),
+            functions["rewrite"],
+        )
+        named = (functions.get(name) for name in ("applies", "check", "rewrite", "inputs", "fields"))
+        given = [inspect.signature(f).parameters for f in named if f]
         self._wanted = {n for parameters in given for n in parameters} - {"op"}
 
     def keys(self) -> Iterable[tuple[str, str]]:
         return dict.fromkeys([*self.matches, *(key for pattern in self._compiled for key in pattern.keys())])
 
     def match(self, editor: Editor, node: gs.Node) -> Match | None:
+        match = self._found(editor, node)
+        if match is not None and self._applies is not None and not call(self._applies, match.bound):
+            return None
+        return match
+
+    def _found(self, editor: Editor, node: gs.Node) -> Match | None:
         if self.matches:
             return Match(node, [node], [t for t in node.outputs if t.name], self._arguments(editor, node))
         found = (m for pattern in self._compiled if (m := pattern.match(editor, node)) is not None)
@@ -162,7 +173,8 @@ def rule(
     `pattern(op, x, axis)` describes the nodes to replace (further ones are named `pattern_...`), `check(x, axis)`
     refuses through `require`, and `rewrite(op, x, axis)` builds the replacement. With `matches="DFT"` there is no
     pattern: any DFT matches, and `check` and `rewrite` take the operator's inputs and attributes by their names in its
-    schema, and `node`.
+    schema, and `node`. `applies(...)`, when it is there, says by True or False which matches the rule is for; those that
+    it is not for are no refusals.
 
     Args:
         name: unique, as "family/what-it-does".

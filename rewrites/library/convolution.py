@@ -16,7 +16,6 @@ from rewrites import example, require, rule
     ],
     refuses=[
         example(X=(1, 3, "length"), W=(4, 3, 3), auto_pad="SAME_UPPER", strides=[2], because="must be static"),
-        example(X=(1, 3, 8), W=(4, 3, 3), because="already explicit"),
     ],
 )
 class ExplicitAutoPad:
@@ -25,8 +24,10 @@ class ExplicitAutoPad:
     Source: the formula in the ONNX specification of Conv; the parser's own rounds SAME_LOWER as SAME_UPPER in places.
     """
 
+    def applies(auto_pad):
+        return auto_pad not in ("NOTSET", "")
+
     def check(node, auto_pad):
-        require(auto_pad not in ("NOTSET", None, ""), "the padding is already explicit")
         if auto_pad.startswith("SAME"):
             require(node.inputs[0].shape[2:].is_static() or unit_stride(node), "the spatial axes must be static")
 
