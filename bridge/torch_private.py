@@ -82,6 +82,28 @@ def blocks(block: Graph | Block) -> Iterator[Graph | Block]:
             yield from blocks(inner)
 
 
+def values(graph: Graph) -> Iterator[Value]:
+    """All values of a graph, those of inner blocks too, in one fixed order."""
+    for block in blocks(graph):
+        yield from block.inputs()
+        for node in block.nodes():
+            yield from node.outputs()
+
+
+def propagate_shapes(graph: Graph) -> None:
+    """Derives the types of values from those of the inputs, by PyTorch's symbolic shape functions."""
+    try:
+        _C._jit_pass_propagate_shapes_on_graph(graph)
+    except RuntimeError:
+        return  # what is derived so far stands
+
+
+def known_sizes(value: Value) -> tuple[int | None, ...]:
+    """The dimensions in a tensor value's type; None for those that are not known."""
+    sizes = value.type().symbolic_sizes()
+    return tuple(size if size >= 0 else None for size in sizes) if sizes is not None else ()
+
+
 def inline(graph: Graph) -> None:
     _C._jit_pass_inline(graph)
 
@@ -149,6 +171,10 @@ def alias_db(graph: Graph) -> Any:
 
 def tensor_type(dtype: torch.dtype, sizes: Sequence[int | None]) -> _C.Type:
     return _C.TensorType.get().with_dtype(dtype).with_sizes(list(sizes))
+
+
+def int_type() -> _C.Type:
+    return _C.IntType.get()
 
 
 def new_graph() -> Graph:

@@ -58,6 +58,7 @@ class Facts:
 
     seen: Observations
     varies: dict[str, Fact] = field(default_factory=dict)
+    dims: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
 
     def of(self, value: tp.Value) -> Fact:
         return self.varies.get(value.debugName(), _UNKNOWN)
@@ -69,15 +70,31 @@ class Facts:
         """The tensor as seen, if its dtype and rank are the same in every call."""
         return self.tensor(value) if self.of(value).kind is Varies.NEVER else None
 
-    def inherit(self, old: str, new: str) -> None:
-        """A value that took another one's place is known as well as that one."""
-        if old in self.varies:
-            self.varies[new] = self.varies[old]
-        if old in self.seen.values:
-            self.seen.values[new] = self.seen.values[old]
+    def sizes(self, value: tp.Value) -> tuple[int | None, ...] | None:
+        """A tensor's dimensions, None for each that varies; None for the whole when not even the rank is certain."""
+        tensor = self.known_kind(value)
+        if tensor is None:
+            return None
+        if self.of(value).shape is Varies.NEVER:
+            return tensor.shape
+        dims = self.dims.get(value.debugName(), ())
+        return dims if len(dims) == tensor.rank else (None,) * tensor.rank
 
 
-def reason(graph: tp.Graph, seen: Observations, inputs: list[Fact]) -> Facts:
+@dataclass(frozen=True)
+class Argument:
+    """What is known of one input of a graph before any run.
+
+    Attributes:
+        fact: what it varies with.
+        dims: of a tensor, its dimensions, None where a call may choose.
+    """
+
+    fact: Fact
+    dims: tuple[int | None, ...] | None = None
+
+
+def reason(graph: tp.Graph, seen: Observations, inputs: list[Argument]) -> Facts:
     """Carries what the graph's inputs vary with to every value.
 
     Args:
@@ -86,10 +103,28 @@ def reason(graph: tp.Graph, seen: Observations, inputs: list[Fact]) -> Facts:
     facts = Facts(seen)
     values = list(graph.inputs())
     facts.varies[values[0].debugName()] = Fact()
-    for value, fact in zip(values[1:], inputs, strict=True):
-        facts.varies[value.debugName()] = fact
+    for value, argument in zip(values[1:], inputs, strict=True):
+        facts.varies[value.debugName()] = argument.fact
+        if argument.dims is not None:
+            facts.dims[value.debugName()] = argument.dims
     _Reasoner(facts).block(graph)
+    if any(argument.fact.shape is not Varies.NEVER for argument in inputs):
+        facts.dims.update(_propagated(graph, facts))
+        _Reasoner(facts).block(graph)
     return facts
+
+
+def _propagated(graph: tp.Graph, facts: Facts) -> dict[str, tuple[int | None, ...]]:
+    """The dimensions that PyTorch's own shape functions derive from those known."""
+    copied = graph.copy()
+    names: list[tuple[str, tp.Value]] = []
+    for original, copy in zip(tp.values(graph), tp.values(copied), strict=True):
+        sizes = facts.sizes(original) if original.type().kind() == "TensorType" else None
+        if sizes is not None:
+            copy.setType(tp.tensor_type(facts.known_kind(original).dtype, sizes))  # type: ignore[union-attr]
+            names.append((original.debugName(), copy))
+    tp.propagate_shapes(copied)
+    return {name: tp.known_sizes(value) for name, value in names}
 
 
 class _Reasoner:
@@ -128,11 +163,23 @@ class _Reasoner:
             return Fact(content=max((fact.kind for fact in inputs), default=Varies.NEVER))
         if kind == "aten::len" and next(iter(node.inputs())).node().kind() in ("aten::size", "prim::ListConstruct"):
             return Fact(content=together.kind)
+        if kind == "aten::size" and self._static_size(node):
+            return Fact()
         if kind in _READS_SHAPE:
             return Fact(content=max((max(fact.shape, fact.kind) for fact in inputs), default=Varies.NEVER))
-        if kind.partition("::")[0] not in _PURE_NAMESPACES or node.isNondeterministic():
+        if kind.partition("::")[0] not in _PURE_NAMESPACES:
             return Fact(together.kind, Varies.WITH_DATA, Varies.WITH_DATA)
-        return self._pure(node, together)
+        random = Fact(content=Varies.WITH_DATA) if node.isNondeterministic() else Fact()
+        return self._pure(node, together) | random
+
+    def _static_size(self, node: tp.Node) -> bool:
+        """Whether the dimensions that ``size`` reads never vary."""
+        inputs = list(node.inputs())
+        sizes = self.facts.sizes(inputs[0])
+        if sizes is None or (len(inputs) > 1 and not tp.is_constant(inputs[1])):
+            return False
+        read = sizes if len(inputs) == 1 else sizes[tp.constant_value(inputs[1]) :][:1]
+        return None not in read
 
     def _pure(self, node: tp.Node, together: Fact) -> Fact:
         """Shapes follow from shapes and from Python numbers; the content follows from everything."""

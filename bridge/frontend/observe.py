@@ -91,8 +91,8 @@ def observe(module: torch.jit.ScriptModule, method: str, examples: Sequence[tupl
     """
     observed = _private_copy(module, method)
     graph = tp.graph_of(observed, method)
-    original = _names_in(tp.graph_of(module, method))
-    renamed = dict(zip(_names_in(graph), original, strict=True))
+    pairs = zip(tp.values(graph), tp.values(tp.graph_of(module, method)), strict=True)
+    renamed = {copied.debugName(): original.debugName() for copied, original in pairs}
     names = [renamed[name] for name in _instrument(graph)]
     with _LOCK:
         _seen[:] = [[] for _ in names]
@@ -127,15 +127,6 @@ def _private_copy(module: torch.jit.ScriptModule, method: str) -> torch.jit.Scri
     """A copy to run; with tensors of its own when running changes the module's state."""
     changes = any(writes(node) for node in tp.walk(tp.graph_of(module, method)))
     return tp.clone(copy.deepcopy(module) if changes else module)
-
-
-def _names_in(graph: tp.Graph) -> list[str]:
-    """The names of all values by position: a copied graph numbers its unnamed values anew."""
-    names: list[str] = []
-    for block in tp.blocks(graph):
-        names += [value.debugName() for value in block.inputs()]
-        names += [value.debugName() for node in block.nodes() for value in node.outputs()]
-    return names
 
 
 def _instrument(graph: tp.Graph) -> list[str]:

@@ -13,14 +13,14 @@ from bridge import torch_private as tp
 from bridge.errors import SpecError
 from bridge.frontend import facts as facts_
 from bridge.frontend import provenance as provenance_
-from bridge.frontend import tuples
-from bridge.frontend.facts import Fact, Facts, Varies
+from bridge.frontend import structure
+from bridge.frontend.facts import Argument, Facts
 from bridge.frontend.observe import Observations, observe
 from bridge.frontend.provenance import TAG, Provenance
 
 _LOG = logging.getLogger("bridge.frontend")
 _DROPOUTS = {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout", "aten::native_dropout"}
-_ROUNDS = 3
+_ROUNDS = 8
 
 
 @dataclass
@@ -57,14 +57,14 @@ class Program:
 
 
 def prepare(
-    module: torch.jit.ScriptModule, method: str, example: tuple[Any, ...], inputs: list[Fact], device: torch.device
+    module: torch.jit.ScriptModule, method: str, example: tuple[Any, ...], inputs: list[Argument], device: torch.device
 ) -> Program:
     """Freezes, inlines and simplifies ``method``, runs it once, and folds what never varies.
 
     Args:
         module: left as it is; weights are shared, not copied.
         example: arguments of one call, in order.
-        inputs: what each argument varies with.
+        inputs: what is known of each argument.
         device: where the module is to run.
 
     Raises:
@@ -85,29 +85,13 @@ def prepare(
     _retag(frozen, graph, table)
     facts = Facts(Observations())
     for _ in range(_ROUNDS):
-        tuples.lower(graph)
-        seen = observe(frozen, method, [example])
-        facts = facts_.reason(graph, seen, inputs)
+        structure.lower(graph)
+        facts = facts_.reason(graph, observe(frozen, method, [example]), inputs)
         if not facts_.fold(graph, facts, device):
             break
         tp.simplify(graph)
-    else:
-        facts = facts_.reason(graph, observe(frozen, method, [example]), inputs)
     _retag(frozen, graph, table)
     return Program(frozen, method, table, facts, example)
-
-
-def input_facts(types: Sequence[str], dynamic: Sequence[bool], constant: Sequence[bool]) -> list[Fact]:
-    """What the arguments vary with: tensors with shapes only where a dimension may, constants with nothing."""
-    facts = []
-    for type_, is_dynamic, is_constant in zip(types, dynamic, constant, strict=True):
-        if is_constant:
-            facts.append(Fact())
-        elif "Tensor" in type_:
-            facts.append(Fact(shape=Varies.WITH_SHAPES if is_dynamic else Varies.NEVER, content=Varies.WITH_DATA))
-        else:
-            facts.append(Fact(Varies.NEVER, Varies.WITH_DATA, Varies.WITH_DATA))
-    return facts
 
 
 def _freeze(module: torch.jit.ScriptModule, method: str) -> tuple[torch.jit.ScriptModule, Provenance]:

@@ -1,0 +1,83 @@
+"""Tuples that are built and taken apart again, and shapes that are read as a whole and then by dimension."""
+
+from __future__ import annotations
+
+from bridge import torch_private as tp
+
+
+def lower(graph: tp.Graph) -> None:
+    """Makes parts of tuples and single dimensions visible where they are used.
+
+    TupleUnpack(TupleConstruct) and TupleIndex(TupleConstruct) become the parts; ListUnpack(size) and getitem(size)
+    become size of one dimension; comparing the shape of one tensor with itself is decided.
+    """
+    for node in list(tp.walk(graph)):
+        lowering = _LOWERINGS.get(node.kind())
+        if lowering is not None:
+            lowering(graph, node)
+    tp.remove_dead_code(graph)
+
+
+def _tuple_unpack(graph: tp.Graph, node: tp.Node) -> None:
+    made = node.input().node()
+    if made.kind() == "prim::TupleConstruct":
+        for value, part in zip(node.outputs(), made.inputs(), strict=True):
+            value.replaceAllUsesWith(part)
+
+
+def _tuple_index(graph: tp.Graph, node: tp.Node) -> None:
+    made, index = next(iter(node.inputs())).node(), list(node.inputs())[1]
+    if made.kind() == "prim::TupleConstruct" and tp.is_constant(index):
+        node.output().replaceAllUsesWith(list(made.inputs())[tp.constant_value(index)])
+
+
+def _list_unpack(graph: tp.Graph, node: tp.Node) -> None:
+    made = node.input().node()
+    if _is_shape(made):
+        for position, value in enumerate(node.outputs()):
+            value.replaceAllUsesWith(_size(graph, made, position, node))
+
+
+def _get_item(graph: tp.Graph, node: tp.Node) -> None:
+    made, index = next(iter(node.inputs())).node(), list(node.inputs())[1]
+    if _is_shape(made) and tp.is_constant(index):
+        node.output().replaceAllUsesWith(_size(graph, made, tp.constant_value(index), node))
+
+
+def _is_shape(node: tp.Node) -> bool:
+    """A shape as a list that nobody changes: every use only reads it."""
+    if node.kind() != "aten::size" or len(list(node.inputs())) != 1:
+        return False
+    return all(use.user.kind() in _READERS for use in node.output().uses())
+
+
+def _size(graph: tp.Graph, shape: tp.Node, dimension: int, before: tp.Node) -> tp.Value:
+    tensor = shape.input()
+    size = graph.create("aten::size", [tensor, tp.constant(graph, dimension, before)], 1)
+    size.insertBefore(before)
+    size.copyMetadata(shape)
+    size.output().setType(tp.int_type())
+    return size.output()
+
+
+def _compare(graph: tp.Graph, node: tp.Node) -> None:
+    first, second = (_source(value) for value in list(node.inputs())[:2])
+    if first == second and all(value.type().kind() in ("IntType", "ListType") for value in node.inputs()):
+        node.output().replaceAllUsesWith(tp.constant(graph, node.kind() == "aten::eq", node))
+
+
+def _source(value: tp.Value) -> tuple[object, ...]:
+    """What an integer or a list of them was read from: equal for two reads of the same thing."""
+    node = value.node()
+    if node.kind() == "aten::size":
+        tensor, *dimension = node.inputs()
+        return (tensor.debugName(), *(tp.constant_value(d) if tp.is_constant(d) else d.debugName() for d in dimension))
+    return (value.debugName(),)
+
+
+_READERS = {"prim::ListUnpack", "aten::__getitem__", "aten::len", "aten::eq", "aten::ne", "aten::format", "aten::view", "aten::reshape",
+            "aten::expand", "prim::TupleConstruct"}  # fmt: skip
+_LOWERINGS = {
+    "prim::TupleUnpack": _tuple_unpack, "prim::TupleIndex": _tuple_index, "prim::ListUnpack": _list_unpack,
+    "aten::__getitem__": _get_item, "aten::eq": _compare, "aten::ne": _compare,
+}  # fmt: skip
