@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 
 from bridge.errors import BridgeError, SpecError
-from bridge.runtime.plan import Plan, Profile
+from bridge.runtime.plan import Plan, Profile, Shape
 from bridge.runtime.session import Session
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class BuildSettings:
         refittable: whether weights may be replaced without a new build.
         sparse_weights: use kernels for 2:4 structured sparsity where the weights have it.
         max_aux_streams: how many streams beside the main one TensorRT may use; None: its own choice.
+        shape_values: smallest, most frequent and largest values of inputs whose values decide shapes (those of a reshape, say).
     """
 
     workspace_size: int | None = None
@@ -60,10 +61,12 @@ class BuildSettings:
     refittable: bool = False
     sparse_weights: bool = False
     max_aux_streams: int | None = None
+    shape_values: Mapping[str, tuple[Shape, Shape, Shape]] = field(default_factory=dict)
 
     def changed(self) -> dict[str, Any]:
         """The settings that are not at their default, JSON-able; paths as text."""
-        values = {item.name: getattr(self, item.name) for item in fields(self) if getattr(self, item.name) != item.default}
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values = {name: value for name, value in values.items() if value != getattr(DEFAULTS, name)}
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 

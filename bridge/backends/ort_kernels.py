@@ -35,9 +35,9 @@ def missing(node: onnx.NodeProto, model: onnx.ModelProto, types: dict[str, int])
         return f"ONNX Runtime knows no operator {node.op_type} of domain {domain or 'ai.onnx'!r} at version {opset(model, node.domain)}"
     if schema is None or has_kernel(node, model, types):
         return None
-    if schema.has_function or schema.has_context_dependent_function:
-        return None
     bound = constraint_types(node, schema, types)
+    if (schema.has_function or schema.has_context_dependent_function) and _standard_allows(schema, bound):
+        return None
     text = ", ".join(f"{name}={TYPE_STRINGS.get(number, number)}" for name, number in bound.items())
     return f"ONNX Runtime has no CPU kernel for {node.op_type} version {schema.since_version} with {text or 'these types'}"
 
@@ -59,3 +59,11 @@ def _allows(allowed: list[str] | None, number: int) -> bool:
         return True
     choices = {number, FLOAT} if number == FLOAT16 else {number}
     return any(TYPE_STRINGS.get(choice) in allowed for choice in choices)
+
+
+def _standard_allows(schema: onnx.defs.OpSchema, bound: dict[str, int]) -> bool:
+    return all(
+        TYPE_STRINGS.get(bound[item.type_param_str], "") in item.allowed_type_strs
+        for item in schema.type_constraints
+        if item.type_param_str in bound
+    )

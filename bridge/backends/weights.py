@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,8 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
-from bridge.runtime.dtypes import ONNX_NUMBERS, name_of_onnx
-from bridge.runtime.plan import Binding
+from bridge.runtime.dtypes import NAMES_OF_ONNX_NUMBERS, ONNX_NUMBERS, name_of_onnx
+from bridge.runtime.plan import ALIGNMENT, Binding
 
 SMALL = 1024
 """Constants of up to this many bytes stay inside the model: shapes, axes and scalars, which parsers must see."""
@@ -77,11 +79,13 @@ def _large_constants(graph: gs.Graph) -> list[gs.Constant]:
         for tensor in scope.outputs:
             if isinstance(tensor, gs.Constant):
                 found.setdefault(id(tensor), tensor)
-    return [constant for constant in found.values() if _values_size(constant) > SMALL]
+    return [constant for constant in found.values() if constant._values.nbytes > SMALL and _is_plain(constant)]
 
 
-def _values_size(constant: gs.Constant) -> int:
-    return int(constant._values.nbytes)
+def _is_plain(constant: gs.Constant) -> bool:
+    """Whether an element is a whole number of bytes: 4-bit types are packed in ONNX, not in NumPy."""
+    dtype = constant.export_dtype
+    return (dtype in NAMES_OF_ONNX_NUMBERS) if isinstance(dtype, int) else name_of_onnx(dtype) in ONNX_NUMBERS
 
 
 def _values(constant: gs.Constant) -> Array:
@@ -121,3 +125,30 @@ def _hoist(scope: onnx.GraphProto, main: onnx.GraphProto) -> None:
                         main.initializer.append(tensor)
                         known.add(tensor.name)
                 _hoist(body, main)
+
+
+def attach_weights(model: onnx.ModelProto, weights: dict[str, Array]) -> bytes:
+    """The whole model in one message, at most 2 GB; the weights are copied."""
+    for tensor in _references(model):
+        del tensor.external_data[:]
+        tensor.ClearField("data_location")
+        tensor.raw_data = weights[tensor.name].tobytes()
+    return bytes(model.SerializeToString())
+
+
+def save_model(model: onnx.ModelProto, weights: dict[str, Array], folder: Path) -> Path:
+    """Writes ``model.onnx`` and, beside it, its weights in one file of any size; gives back the path of the first."""
+    with (folder / "weights").open("wb") as file:
+        for tensor in _references(model):
+            array = weights[tensor.name]
+            file.seek(-file.tell() % ALIGNMENT, os.SEEK_CUR)
+            for key, value in (("offset", file.tell()), ("length", array.nbytes)):
+                tensor.external_data.add(key=key, value=str(value))
+            file.write(array.reshape(-1).view(np.uint8).data)
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def _references(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    return [tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]

@@ -47,7 +47,7 @@ class _Route:
             and self.output_order == list(range(len(session.outputs)))
             and [tensor.dtype for tensor in inputs] == self.input_casts
             and [binding.dtype for binding in session.outputs] == [item.dtype for item in signature.outputs]
-            and all(tensor.device == session.device for tensor in inputs)
+            and [tensor.device for tensor in inputs] == session.input_devices
         )
 
     def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -56,8 +56,8 @@ class _Route:
         with torch.no_grad():
             chosen = [inputs[index] for index in self.order]
             ready = [
-                tensor.to(self.session.device, dtype).contiguous()
-                for tensor, dtype in zip(chosen, self.input_casts, strict=True)
+                tensor.to(device, dtype).contiguous()
+                for tensor, device, dtype in zip(chosen, self.session.input_devices, self.input_casts, strict=True)
             ]
             outputs = self.session.run(ready)
             return [

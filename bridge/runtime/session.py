@@ -20,17 +20,23 @@ _MODULES = {
 
 
 class Session(Protocol):
-    """A loaded engine, ready to run; safe to call from several threads at once."""
+    """A loaded engine, ready to run; safe to call from several threads at once.
+
+    Attributes:
+        device: where it runs, and where its outputs are.
+        input_devices: where each input must be: ``device``, but the CPU for one whose values TensorRT computes shapes from.
+    """
 
     inputs: tuple[Binding, ...]
     outputs: tuple[Binding, ...]
     device: torch.device
+    input_devices: list[torch.device]
 
     def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         """Runs the engine.
 
         Args:
-            inputs: contiguous tensors on ``self.device``, of the engine's own dtypes, in the order of ``self.inputs``.
+            inputs: contiguous tensors on ``self.input_devices``, of the engine's own dtypes, in the order of ``self.inputs``.
 
         Returns:
             New tensors on ``self.device``, in the order of ``self.outputs``.

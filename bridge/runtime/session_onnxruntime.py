@@ -31,6 +31,7 @@ class OnnxRuntimeSession:
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
         self.inputs, self.outputs, self.device = plan.header.inputs, plan.header.outputs, device
+        self.input_devices = [device] * len(self.inputs)
         text = plan.section(MODEL).tobytes()
         model = onnx.ModelProto.FromString(text)
         self._weights = _weights(plan, model)

@@ -1,0 +1,166 @@
+"""TensorRT and TensorRT for RTX as one backend: their bindings differ in little more than their name.
+
+Networks are strongly typed: the ONNX graph says the precision of every layer, so nothing here chooses one.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import onnx
+import onnx_graphsurgeon as gs
+import torch
+
+from bridge.backends.base import DEFAULTS, BuildSettings, Progress, Refusal
+from bridge.backends.tensorrt_config import configure, save_timing_cache
+from bridge.backends.weights import attach_weights, bindings, detach_weights, save_model
+from bridge.errors import BuildError
+from bridge.runtime.bindings import TITLES, logger
+from bridge.runtime.bindings import bindings as python_bindings
+from bridge.runtime.dtypes import NAMES_OF_TENSORRT
+from bridge.runtime.plan import Binding, Plan, PlanHeader, Profile
+from bridge.runtime.session import Session, load
+from bridge.runtime.session_tensorrt import ENGINE
+
+INLINE_LIMIT = 256 << 20
+"""Weights of more bytes reach the parser in a file: a message is held twice while it is parsed, and ends at 2 GB."""
+
+
+@dataclass
+class _Parsed:
+    builder: Any
+    network: Any
+    refusals: list[Refusal]
+
+
+class TensorRTBackend:
+    """See :class:`bridge.backends.base.Backend`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def require(self) -> None:
+        python_bindings(self.name)
+
+    def version(self) -> str:
+        return str(python_bindings(self.name).__version__)
+
+    def refusals(self, graph: gs.Graph) -> list[Refusal]:
+        with self._parsed(graph, DEFAULTS) as parsed:
+            return parsed.refusals
+
+    def build(
+        self,
+        graph: gs.Graph,
+        profiles: Sequence[Profile] = (),
+        settings: BuildSettings = DEFAULTS,
+        progress: Progress | None = None,
+    ) -> Plan:
+        trt = python_bindings(self.name)
+        with self._parsed(graph, settings) as parsed, logger(self.name).errors() as errors:
+            if parsed.refusals:
+                raise _refused(self.name, parsed.refusals)
+            config, notes = configure(trt, parsed.builder, parsed.network, profiles, settings, progress)
+            engine = parsed.builder.build_serialized_network(parsed.network, config)
+            if engine is None:
+                raise _failed(self.name, errors)
+            save_timing_cache(config, settings)
+            return Plan.pack(self._header(graph, parsed.network, profiles, settings, notes), {ENGINE: engine})
+
+    def load(self, plan: Plan, device: torch.device) -> Session:
+        return load(plan, device)
+
+    @contextmanager
+    def _parsed(self, graph: gs.Graph, settings: BuildSettings) -> Iterator[_Parsed]:
+        """The graph as a network of TensorRT's, with what the parser refused; valid while it lasts."""
+        trt = python_bindings(self.name)
+        on_device = torch.cuda.device(settings.device) if torch.cuda.is_available() else nullcontext()
+        with on_device, tempfile.TemporaryDirectory(prefix="bridge-") as folder, logger(self.name).errors() as errors:
+            builder = _builder(trt, self.name, errors)
+            network = builder.create_network(_network_flags(trt))
+            parser = trt.OnnxParser(network, logger(self.name))
+            model = _parse(parser, graph, Path(folder))
+            yield _Parsed(builder, network, _errors(parser, model))
+            del network, parser, builder
+
+    def _header(
+        self, graph: gs.Graph, network: Any, profiles: Sequence[Profile], settings: BuildSettings, notes: list[str]
+    ) -> PlanHeader:
+        shapes = {binding.name: binding.shape for binding in (*bindings(graph.inputs), *bindings(graph.outputs))}
+
+        def describe(tensor: Any) -> Binding:
+            return Binding(tensor.name, NAMES_OF_TENSORRT[tensor.dtype.name], shapes.get(tensor.name))
+
+        return PlanHeader(
+            backend=self.name,
+            version=self.version(),
+            inputs=tuple(describe(network.get_input(index)) for index in range(network.num_inputs)),
+            outputs=tuple(describe(network.get_output(index)) for index in range(network.num_outputs)),
+            profiles=tuple(profiles),
+            device=_device(settings) if self.name == "tensorrt" else {},
+            settings=settings.changed(),
+            notes=tuple(notes),
+        )
+
+
+def _builder(trt: ModuleType, name: str, errors: list[str]) -> Any:
+    try:
+        return trt.Builder(logger(name))
+    except (TypeError, RuntimeError) as error:
+        why = "\n".join(errors) or str(error)
+        raise BuildError(f"{TITLES[name]} cannot build on this machine", why=why, hint="it needs an NVIDIA GPU and its driver") from error
+
+
+def _network_flags(trt: ModuleType) -> int:
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # where it is missing, there is nothing else
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _device(settings: BuildSettings) -> dict[str, str]:
+    properties = torch.cuda.get_device_properties(settings.device)
+    return {"name": properties.name, "capability": f"{properties.major}.{properties.minor}"}
+
+
+def _parse(parser: Any, graph: gs.Graph, folder: Path) -> onnx.ModelProto:
+    model, weights = detach_weights(graph)
+    if sum(array.nbytes for array in weights.values()) > INLINE_LIMIT:
+        parser.parse_from_file(str(save_model(model, weights, folder)))
+    else:
+        parser.parse(attach_weights(model, weights))
+    return model
+
+
+def _errors(parser: Any, model: onnx.ModelProto) -> list[Refusal]:
+    """What the parser said: one refusal a node."""
+    found: dict[tuple[str, str], Refusal] = {}
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        at = error.node()
+        node = model.graph.node[at] if 0 <= at < len(model.graph.node) else None
+        name = error.node_name() or (node.name if node is not None else "")
+        operator = error.node_operator() or (node.op_type if node is not None else "")
+        found.setdefault((name, operator), Refusal(name, operator, error.desc()))
+    return list(found.values())
+
+
+def _refused(name: str, refusals: list[Refusal]) -> BuildError:
+    lines = [f"{item.op_type} {item.node_name}: {item.reason}" for item in refusals[:10]]
+    more = [f"and {len(refusals) - 10} more"] if len(refusals) > 10 else []
+    return BuildError(
+        f"{TITLES[name]}'s parser does not take {len(refusals)} nodes of this graph",
+        where=refusals[0].node_name or None,
+        why="\n".join(lines + more),
+    )
+
+
+def _failed(name: str, errors: list[str]) -> BuildError:
+    why = "\n".join(dict.fromkeys(errors))
+    node = re.search(r"[\w./:]*#\d+[\w./]*", why)
+    return BuildError(f"{TITLES[name]} built no engine", where=node[0] if node else None, why=why or "it gave no reason")

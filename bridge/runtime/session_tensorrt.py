@@ -1,0 +1,114 @@
+"""Running TensorRT engines: an execution context and its bindings per stream, outputs from PyTorch's allocator, nothing waited for."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import threading
+import weakref
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from bridge.errors import BridgeError, EngineError
+from bridge.runtime.bindings import TITLES, bindings, logger
+from bridge.runtime.lane import Lane
+from bridge.runtime.plan import Plan
+
+ENGINE = "engine"
+
+_alive: weakref.WeakSet[TensorRTSession] = weakref.WeakSet()
+
+
+def open_session(plan: Plan, device: torch.device) -> TensorRTSession:
+    """Loads the engine on the GPU; the plan's bytes are not needed afterwards.
+
+    Raises:
+        EngineError: no GPU, another kind of GPU, another version of TensorRT, or a failure that TensorRT explains.
+    """
+    name = plan.header.backend
+    if device.type != "cuda" or not torch.cuda.is_available():
+        raise EngineError(
+            f"a {TITLES[name]} engine runs on an NVIDIA GPU, not on {device}",
+            why=None if torch.cuda.is_available() else "there is no GPU",
+            hint='move the inputs to the GPU, or compile with backend="onnxruntime"',
+        )
+    _check_gpu(plan, device)
+    try:
+        trt = bindings(name)
+    except BridgeError as error:
+        raise EngineError(f"this module needs {TITLES[name]} {plan.header.version}", why=error.what, hint=error.hint) from error
+    with torch.cuda.device(device):
+        return TensorRTSession(trt, plan, device)
+
+
+def _check_gpu(plan: Plan, device: torch.device) -> None:
+    built_for = plan.header.device.get("capability")
+    properties = torch.cuda.get_device_properties(device)
+    here = f"{properties.major}.{properties.minor}"
+    if built_for not in (None, here) and not plan.header.settings.get("hardware_compatible"):
+        raise EngineError(
+            f"this engine was built for {plan.header.device.get('name')} (compute capability {built_for}); {device} is a "
+            f"{properties.name} ({here})",
+            hint="compile on this machine, or with hardware_compatible=True",
+        )
+
+
+class TensorRTSession:
+    """See :class:`bridge.runtime.session.Session`."""
+
+    def __init__(self, trt: ModuleType, plan: Plan, device: torch.device) -> None:
+        self.inputs, self.outputs, self.device = plan.header.inputs, plan.header.outputs, device
+        self.trt, self._name = trt, plan.header.backend
+        self._runtime = trt.Runtime(logger(self._name))
+        if plan.header.settings.get("version_compatible"):
+            self._runtime.engine_host_code_allowed = True
+        with logger(self._name).errors() as errors:
+            self.engine = self._runtime.deserialize_cuda_engine(memoryview(plan.section(ENGINE)))
+        if self.engine is None:
+            raise EngineError(
+                f"{TITLES[self._name]} {trt.__version__} could not load this engine, built with {plan.header.version}",
+                why="\n".join(errors),
+                hint="compile again with the version that is installed",
+            )
+        host = trt.TensorLocation.HOST
+        names = [binding.name for binding in self.inputs]
+        cpu = torch.device("cpu")
+        self.input_devices = [cpu if self.engine.get_tensor_location(name) == host else device for name in names]
+        self.profiles = [
+            {name: tuple(map(tuple, self.engine.get_tensor_profile_shape(name, index))) for name in names}
+            for index in range(self.engine.num_optimization_profiles)
+        ]
+        self._lanes: dict[int, Lane] = {}
+        self._lock = threading.Lock()
+        _alive.add(self)
+
+    def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        stream = torch.cuda.current_stream(self.device)
+        lane = self._lanes.get(stream.cuda_stream)
+        if lane is None:
+            with self._lock, torch.cuda.device(self.device):
+                lane = self._lanes.setdefault(stream.cuda_stream, Lane(self, stream))
+        return lane.run(inputs)
+
+    def describe(self) -> list[dict[str, Any]]:
+        inspector = self.engine.create_engine_inspector()
+        layers = json.loads(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON)).get("Layers", [])
+        return [
+            {"name": layer, "type": ""} if isinstance(layer, str)
+            else {"name": layer["Name"], "type": layer.get("LayerType", ""), "from": layer.get("Metadata", "")}
+            for layer in layers
+        ]  # fmt: skip
+
+    def close(self) -> None:
+        """Frees contexts, engine and runtime, in this order."""
+        self._lanes.clear()
+        self.engine = self._runtime = None
+
+
+@atexit.register
+def _close_all() -> None:
+    """Before CUDA shuts down: an engine that is freed after it ends the process with an error."""
+    for session in list(_alive):
+        session.close()

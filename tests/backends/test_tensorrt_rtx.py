@@ -1,0 +1,115 @@
+"""What both TensorRT backends share, proven where no GPU is: TensorRT for RTX parses and builds without one."""
+
+import logging
+
+import ml_dtypes
+import numpy as np
+import onnx_graphsurgeon as gs
+import pytest
+import torch
+
+from bridge.backends import BuildSettings, select, tensorrt_family
+from bridge.backends.tensorrt_config import configure
+from bridge.errors import BuildError, EngineError
+
+pytest.importorskip("tensorrt_rtx")
+PROFILE = {"x": ((1, 64), (2, 64), (4, 64))}
+
+
+def linear(dtype=np.float32, *more: gs.Node) -> gs.Graph:
+    weight = np.random.default_rng(0).standard_normal((64, 32)).astype(dtype)
+    x, h, y = (gs.Variable(name, dtype, ["batch", size]) for name, size in (("x", 64), ("h", 32), ("y", 32)))
+    nodes = [
+        gs.Node("MatMul", "layer/aten::matmul#1", {}, [x, gs.Constant("w", weight)], [h]),
+        gs.Node("Relu", "layer/aten::relu#2", {}, [h], [y]),
+    ]
+    return gs.Graph(nodes, [x], [y], opset=22)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_builds_strongly_typed_engines(dtype):
+    plan = select("tensorrt_rtx").build(linear(dtype), [PROFILE])
+    assert plan.header.backend == "tensorrt_rtx"
+    assert [(item.name, item.dtype, item.shape) for item in plan.header.inputs] == [("x", np.dtype(dtype).name, ("batch", 64))]
+    assert [(item.name, item.dtype) for item in plan.header.outputs] == [("y", np.dtype(dtype).name)]
+    assert plan.header.profiles == (PROFILE,)
+    assert len(plan.section("engine")) > 1000
+
+
+def test_several_profiles_and_settings():
+    settings = BuildSettings(workspace_size=1 << 28, optimization_level=1, disable_tf32=True, max_aux_streams=0)
+    wide = {"x": ((8, 64), (8, 64), (16, 64))}
+    plan = select("tensorrt_rtx").build(linear(), [PROFILE, wide], settings)
+    assert plan.header.settings == settings.changed()
+    assert len(plan.header.profiles) == 2
+
+
+def test_settings_reach_the_builder():
+    import tensorrt_rtx as trt
+
+    with select("tensorrt_rtx")._parsed(linear(), BuildSettings()) as parsed:
+        settings = BuildSettings(disable_tf32=True, optimization_level=2, profiling_verbosity="none", workspace_size=1 << 20)
+        config, _ = configure(trt, parsed.builder, parsed.network, [PROFILE], settings, None)
+        assert not config.get_flag(trt.BuilderFlag.TF32)
+        assert config.builder_optimization_level == 2
+        assert config.profiling_verbosity == trt.ProfilingVerbosity.NONE
+        assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 1 << 20
+        default, _ = configure(trt, parsed.builder, parsed.network, [PROFILE], BuildSettings(), None)
+        assert default.get_flag(trt.BuilderFlag.TF32)
+        assert default.profiling_verbosity == trt.ProfilingVerbosity.DETAILED
+
+
+def test_large_weights_go_through_a_file(monkeypatch):
+    inline = select("tensorrt_rtx").build(linear(), [PROFILE])
+    monkeypatch.setattr(tensorrt_family, "INLINE_LIMIT", 0)
+    assert select("tensorrt_rtx").refusals(linear()) == []
+    through_file = select("tensorrt_rtx").build(linear(), [PROFILE])
+    assert abs(len(through_file.section("engine")) - len(inline.section("engine"))) < 1000
+
+
+def test_progress_is_told():
+    heard = []
+    select("tensorrt_rtx").build(linear(), [PROFILE], progress=lambda *step: heard.append(step))
+    assert len(heard) > 2
+    assert all(0 <= done <= steps for _, done, steps in heard)
+    assert heard[-1][1] == heard[-1][2]
+
+
+def test_interrupting_ends_the_build():
+    def stop(*step):
+        raise KeyboardInterrupt
+
+    with pytest.raises(BuildError):
+        select("tensorrt_rtx").build(linear(), [PROFILE], progress=stop)
+
+
+def test_refusals_name_the_nodes_and_their_reasons():
+    graph = linear()
+    y = gs.Variable("z", np.float32, ["batch", 32])
+    graph.nodes.append(gs.Node("searchsorted.Tensor", "block/aten::searchsorted#7", {}, graph.outputs, [y], domain="torch.aten"))
+    graph.outputs = [y]
+    refusals = select("tensorrt_rtx").refusals(graph)
+    assert [(item.node_name, item.op_type) for item in refusals] == [("block/aten::searchsorted#7", "searchsorted.Tensor")]
+    with pytest.raises(BuildError, match="block/aten::searchsorted#7"):
+        select("tensorrt_rtx").build(graph, [PROFILE])
+
+
+@pytest.mark.parametrize("profiles", [[], [{}]])
+def test_a_dynamic_input_without_a_range_is_named(profiles):
+    with pytest.raises(BuildError, match=r"input 'x' of shape \(-1, 64\)"):
+        select("tensorrt_rtx").build(linear(), profiles)
+
+
+def test_messages_come_through_logging_once(caplog):
+    graph = linear()
+    with caplog.at_level(logging.WARNING, "bridge.tensorrt"):
+        for _ in range(2):
+            select("tensorrt_rtx").refusals(graph)
+    assert len({record.getMessage() for record in caplog.records}) == len(caplog.records)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it may load")
+def test_without_a_gpu_loading_says_so():
+    plan = select("tensorrt_rtx").build(linear(), [PROFILE])
+    with pytest.raises(EngineError, match="there is no GPU"):
+        select("tensorrt_rtx").load(plan, torch.device("cpu"))
