@@ -43,6 +43,10 @@ _CHECKS: dict[str, checks.Check] = {
     "target": checks.optional(checks.target),
     "truncate_double": checks.flag,
     "cuda_graphs": checks.flag,
+    "hardware_compatible": checks.flag,
+    "version_compatible": checks.flag,
+    "sparse_weights": checks.flag,
+    "max_aux_streams": checks.optional(checks.whole_number(0)),
     "cache_dir": checks.optional(checks.file_path),
     "progress": checks.optional(checks.callback),
     "argument_names": checks.optional(checks.names),
@@ -78,13 +82,17 @@ class CompileSpec(metaclass=_Translating):
         optimization_level: TensorRT's, 0 (quick build) to 5; None: its default.
         timing_cache: file that keeps TensorRT's kernel timings from one build to the next.
         disable_tf32: compute float32 without TensorFloat-32.
-        profiling_verbosity: what an engine tells about its layers: "none", "layer_names" or "detailed".
+        profiling_verbosity: what an engine tells about its layers: "none", "layer_names_only" or "detailed".
         output_names: names of the engine's outputs, in order; None: those of the module.
         rules: further rewrite rules.
         disabled_rules: names of rewrite rules that are not to run.
         target: compiler and version whose parser decides what is supported ("tensorrt:10.6"); None: the installed one.
         truncate_double: compute float64 as float32.
         cuda_graphs: capture calls as CUDA graphs and replay them.
+        hardware_compatible: build an engine that also runs on other GPUs of the Ampere generation and later.
+        version_compatible: build an engine that later versions of TensorRT also run.
+        sparse_weights: use kernels for 2:4 structured sparsity where the weights have it.
+        max_aux_streams: most streams beside the caller's that TensorRT may use; None: its own choice.
         cache_dir: directory that keeps engines and refusals; None: the user's cache directory.
         progress: called with (stage, steps done, steps in all) during export and build.
         argument_names: names of the module's positional arguments; `bind_names` sets them.
@@ -110,6 +118,10 @@ class CompileSpec(metaclass=_Translating):
     target: str | None = None
     truncate_double: bool = False
     cuda_graphs: bool = False
+    hardware_compatible: bool = False
+    version_compatible: bool = False
+    sparse_weights: bool = False
+    max_aux_streams: int | None = None
     cache_dir: str | Path | None = None
     progress: Callable[[str, int, int], None] | None = None
     argument_names: Sequence[str] | None = None
@@ -285,8 +297,7 @@ def _dims(item: Input, name: str) -> Dims:
 
 
 def _is_default(field: dataclasses.Field[Any], value: object) -> bool:
-    made = field.default_factory is not dataclasses.MISSING
-    default = field.default_factory() if made else field.default  # type: ignore[misc]
+    default = {} if field.name == "kwarg_inputs" else field.default
     return type(value) is type(default) and value == default
 
 

@@ -52,7 +52,7 @@ def as_device(field: str, value: object) -> torch.device:
     if isinstance(gpu_id, int):
         return Device(gpu_id=gpu_id, dla_core=getattr(value, "dla_core", -1)).torch_device
     try:
-        device = torch.device(value)  # type: ignore[call-overload]
+        device: torch.device = torch.device(value)  # type: ignore[call-overload]
     except (RuntimeError, TypeError):
         raise wrong(field, value, 'a device such as "cuda:0" or "cpu"') from None
     if device.type not in ("cuda", "cpu"):

@@ -21,7 +21,7 @@ _SHORT = {
 }
 _FLOATS = ("float32", "float16", "bfloat16", "float64", "float8_e4m3fn", "float8_e5m2")
 _OTHERS = ("int64", "int32", "int16", "int8", "uint8", "bool", "complex64", "complex128")
-_NAMED = {name: getattr(torch, name) for name in _FLOATS + _OTHERS}
+_NAMED: dict[str, torch.dtype] = {name: getattr(torch, name) for name in _FLOATS + _OTHERS}
 
 
 def as_dtype(value: object, field: str) -> torch.dtype:

@@ -63,8 +63,8 @@ class Input:
         value_range: tuple[float, float] | None = None,
         **others: Any,
     ) -> None:
-        ours = {"shape": shape, "min_shape": min_shape, "opt_shape": opt_shape, "max_shape": max_shape}
-        ours |= {"dtype": dtype, "name": name, "example": example, "value_range": value_range}  # type: ignore[dict-item]
+        values = (shape, min_shape, opt_shape, max_shape, dtype, name, example, value_range)
+        ours: dict[str, Any] = dict(zip(_FIELDS, values, strict=True))
         self._settle("Input", _translated("Input", ours, others))
 
     @classmethod
@@ -88,7 +88,7 @@ class Input:
         shapes = {kind: _as_sizes(f"{field}.{kind}", given[kind]) for kind in ("min_shape", "opt_shape", "max_shape")}
         dims = _as_dims(f"{field}.shape", given["shape"])
         dims, low, best, high = _agree(field, dims, shapes, example)
-        settled = dict(zip(("shape", "min_shape", "opt_shape", "max_shape"), (dims, low, best, high), strict=True))
+        settled: dict[str, Any] = dict(zip(("shape", "min_shape", "opt_shape", "max_shape"), (dims, low, best, high), strict=True))
         settled["example"] = example
         settled["dtype"] = _agreed_dtype(field, given["dtype"], example)
         settled["name"] = _checked_name(field, given["name"])

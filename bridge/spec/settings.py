@@ -17,7 +17,7 @@ from bridge.spec.structure import Constant, is_shape, normalized
 
 BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime")
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
-VERBOSITIES = ("none", "layer_names", "detailed")
+VERBOSITIES = ("none", "layer_names_only", "detailed")
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 Check = Callable[[str, Any], Any]
@@ -111,7 +111,7 @@ def operators(field: str, value: Any) -> tuple[str, ...]:
 
 def _operator(field: str, item: Any) -> str:
     if isinstance(item, torch._ops.OpOverload):
-        return item.name().removesuffix(".default")
+        return str(item.name()).removesuffix(".default")  # type: ignore[no-untyped-call]
     if isinstance(item, torch._ops.OpOverloadPacket):
         return str(item._qualified_op_name)
     text = item.removeprefix("torch.ops.") if isinstance(item, str) else ""
@@ -151,7 +151,7 @@ def target(field: str, value: Any) -> str:
 def verbosity(field: str, value: Any) -> str:
     """What engines tell about their layers; TensorRT's enumeration is taken too."""
     text = str(getattr(value, "name", value)).lower()
-    return str(one_of(*VERBOSITIES)(field, {"layer_names_only": "layer_names"}.get(text, text)))
+    return str(one_of(*VERBOSITIES)(field, {"layer_names": "layer_names_only"}.get(text, text)))
 
 
 def callback(field: str, value: Any) -> Callable[[str, int, int], None]:
@@ -170,12 +170,10 @@ def inputs(field: str, value: Any) -> tuple[Any, ...]:
         raise wrong(field, value, "a list of inputs", hint=hint)
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise wrong(field, value, "a list of Inputs, tensors or shapes")
-    value = tuple(value) if not is_shape(value) or not len(value) else _refuse_bare_shape(field, value)
-    return tuple(normalized(item, f"{field}[{index}]") for index, item in enumerate(value))
-
-
-def _refuse_bare_shape(field: str, value: Any) -> tuple[Any, ...]:
-    raise wrong(field, value, "a list of inputs", hint=f"one input of that shape is [{list(value)}]")
+    items = tuple(value)
+    if items and is_shape(items):
+        raise wrong(field, value, "a list of inputs", hint=f"one input of that shape is [{list(items)}]")
+    return tuple(normalized(item, f"{field}[{index}]") for index, item in enumerate(items))
 
 
 def keyword_inputs(field: str, value: Any) -> dict[str, Any]:

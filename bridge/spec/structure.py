@@ -15,6 +15,7 @@ An item is read by the first of these that fits:
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -138,7 +139,7 @@ def mapped_children(item: Any, change: Callable[[Any, Any], Any]) -> Any:
     """The same nest with ``change(key, child)`` in the place of each child."""
     changed = {key: change(key, child) for key, child in children(item)}
     if isinstance(item, Mapping):
-        return type(item)(changed) if type(item).__init__ is dict.__init__ else dict(changed)
+        return OrderedDict(changed) if isinstance(item, OrderedDict) else changed
     if dataclasses.is_dataclass(item) and not isinstance(item, type):
         return dataclasses.replace(item, **changed)
     if hasattr(item, "_fields"):

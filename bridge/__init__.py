@@ -1,0 +1,80 @@
+"""PyTorch models as TensorRT engines, through ONNX: the public names, nothing else.
+
+What a name needs is imported when the name is first used, so that ``import bridge`` stays quick. The operator that saved
+modules call is registered at once: a process that loads one needs nothing but this import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+import bridge.runtime.op
+from bridge._about import __version__
+
+if TYPE_CHECKING:
+    from bridge import logging
+    from bridge.compile import compile
+    from bridge.errors import (
+        BridgeError,
+        BuildError,
+        EngineError,
+        ExportError,
+        SpecError,
+        UnsupportedOperatorError,
+    )
+    from bridge.spec import CompileSpec, Constant, Device, Input
+
+_ERRORS = ("BridgeError", "BuildError", "EngineError", "ExportError", "SpecError", "UnsupportedOperatorError")
+_HOMES = {
+    "compile": "bridge.compile",
+    **dict.fromkeys(("CompileSpec", "Constant", "Device", "Input"), "bridge.spec"),
+    **dict.fromkeys(_ERRORS, "bridge.errors"),
+}
+
+__all__ = [
+    "BridgeError",
+    "BuildError",
+    "CompileSpec",
+    "Constant",
+    "Device",
+    "EngineError",
+    "ExportError",
+    "Input",
+    "SpecError",
+    "UnsupportedOperatorError",
+    "__version__",
+    "compile",
+    "logging",
+]
+
+
+def _lazy(name: str) -> property:
+    def get(_: types.ModuleType) -> Any:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+
+    def keep(_: types.ModuleType, value: object) -> None:
+        """Importing bridge/compile.py would put that module in the function's place."""
+        if not isinstance(value, types.ModuleType):
+            raise AttributeError(f"bridge.{name} is not to be replaced")
+
+    return property(get, keep)
+
+
+class _Package(types.ModuleType):
+    """The package itself, with its public names as properties."""
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "logging":
+            return importlib.import_module("bridge.logging")
+        raise AttributeError(f"module 'bridge' has no attribute {name!r}")
+
+
+for _name in _HOMES:
+    setattr(_Package, _name, _lazy(_name))
+sys.modules[__name__].__class__ = _Package
