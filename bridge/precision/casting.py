@@ -179,7 +179,10 @@ class _Caster:
 
     def _store(self, node: gs.Node, tensor: gs.Tensor, is_border: bool) -> None:
         """Notes the type that ``node`` writes ``tensor`` in; an output of its graph is given back in FP32 by a cast."""
-        if self.decisions.types.get(id(tensor)) != FLOAT or not self._writes_low(node, tensor):
+        if self.decisions.types.get(id(tensor)) != FLOAT:
+            return
+        tensor.dtype = NUMPY_TYPES[FLOAT]
+        if not self._writes_low(node, tensor):
             return
         if not is_border:
             tensor.dtype = NUMPY_TYPES[self.precision]
