@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import onnx
+
 _NORMALIZATION = """LayerNormalization InstanceNormalization GroupNormalization RMSNormalization LRN
     MeanVarianceNormalization LpNormalization"""
 _SOFTMAX = "Softmax LogSoftmax Hardmax"
@@ -46,3 +48,6 @@ RANGE_SOURCES = frozenset("Exp Sinh Cosh Tan ReduceSum ReduceProd ReduceSumSquar
 
 EXACT_POSITIONS = {"GridSample": (1,), "RoiAlign": (1,), "Sin": (0,), "Cos": (0,), "Range": (0, 1, 2), "NonMaxSuppression": (0,)}
 """Inputs that hold positions: what computes them stays in FP32 too."""
+
+REFUSED_BY_TENSORRT: dict[int, frozenset[str]] = {onnx.TensorProto.BFLOAT16: frozenset({"GRU", "HardSwish", "ConvTranspose"})}
+"""Allowed by ONNX, refused by TensorRT's parser or builder (each tried alone on TensorRT-RTX 1.7)."""

@@ -157,6 +157,8 @@ class _Policy:
         variables = {known.input_type(i) for i in self.float_inputs(node)}
         castable = {name for name in variables if name in known.allowed}
         outputs = {known.output_type(i) for i, t in enumerate(node.outputs) if self.types.get(id(t)) == FLOAT}
+        if node.op in ops.REFUSED_BY_TENSORRT.get(self.precision, ()):
+            return f"TensorRT takes no {TYPE_NAMES[self.precision]} {node.op}"
         if not all(known.allows(name, self.precision) for name in castable):
             return f"{node.op} takes no {TYPE_NAMES[self.precision]} at opset {self.graph.opset}"
         if any(name in known.allowed and name not in castable for name in outputs) or not castable:
