@@ -41,9 +41,11 @@ def _graphs(graph: gs.Graph) -> list[gs.Graph]:
 def _foldable(convolution: gs.Node, norm: gs.Node) -> bool:
     if convolution.op not in _OUTPUT_CHANNELS or convolution.domain or len(norm.inputs[0].outputs) != 1:
         return False
-    if norm.attrs.get("training_mode", 0) or (convolution.op == "ConvTranspose" and convolution.attrs.get("group", 1) != 1):
+    grouped = convolution.op == "ConvTranspose" and convolution.attrs.get("group", 1) != 1
+    if norm.attrs.get("training_mode", 0) or grouped:
         return False
-    return all(isinstance(t, gs.Constant) and t.dtype == np.float32 for t in (*convolution.inputs[1:], *norm.inputs[1:]))
+    parameters = (*convolution.inputs[1:], *norm.inputs[1:])
+    return all(isinstance(tensor, gs.Constant) and tensor.dtype == np.float32 for tensor in parameters)
 
 
 def _fold(convolution: gs.Node, norm: gs.Node) -> None:

@@ -63,7 +63,8 @@ class CastReport:
         name = str(self.precision).removeprefix("torch.")
         lines = [f"{self.converted} nodes in {name}, {len(self.kept)} kept in float32, {self.casts} casts"]
         lines += [f"  {count} x {reason}" for reason, count in Counter(k.reason for k in self.kept).most_common()]
-        lines += [f"  {u.name}: {u.fraction:.2%} of the weights became zero" for u in self.underflows if u.fraction > 0.01]
+        lossy = [underflow for underflow in self.underflows if underflow.fraction > 0.01]
+        lines += [f"  {u.name}: {u.fraction:.1%} of the weights became zero" for u in lossy]
         return "\n".join(lines)
 
 
@@ -93,7 +94,8 @@ def cast(
     if precision == torch.float32:
         return report
     if precision not in ELEMENT_TYPES:
-        raise SpecError(f"cannot cast a graph to {precision}", hint="use torch.float32, torch.float16 or torch.bfloat16")
+        hint = "use torch.float32, torch.float16 or torch.bfloat16"
+        raise SpecError(f"cannot cast a graph to {precision}", hint=hint)
     _constants_from_nodes(graph)
     report.folded = fold_batch_norms(graph)
     decisions = decide(graph, ELEMENT_TYPES[precision], keep_fp32, ranges)
@@ -206,18 +208,18 @@ class _Caster:
         if node.op in AGNOSTIC and not node.domain:
             return None
         if id(node) not in self.decisions.low:
-            return int(FLOAT)
+            return FLOAT
         known = node_signature(node, self.graph.opset)
-        return self.precision if known is not None and known.input_type(index) in known.allowed else int(FLOAT)
+        return self.precision if known is not None and known.input_type(index) in known.allowed else FLOAT
 
     def _collect_constant_uses(self) -> None:
-        for holder, node in walk(self.graph):
+        for _, node in walk(self.graph):
             for index, tensor in enumerate(node.inputs):
                 if isinstance(tensor, gs.Constant) and self.decisions.types.get(id(tensor)) == FLOAT:
-                    self.constant_uses[id(tensor)].add(self._wanted(node, index) or int(FLOAT))
+                    self.constant_uses[id(tensor)].add(self._wanted(node, index) or FLOAT)
         for holder in self._graphs():
             for tensor in holder.outputs:
-                self.constant_uses[id(tensor)].add(int(FLOAT))
+                self.constant_uses[id(tensor)].add(FLOAT)
 
     def _retype(self, node: gs.Node) -> None:
         if node.op == "Cast" and id(node) in self.decisions.low and element_type(node.attrs["to"]) == FLOAT:
@@ -231,7 +233,7 @@ class _Caster:
     def _version(self, tensor: gs.Tensor, wanted: int, user: str) -> gs.Tensor:
         if isinstance(tensor, gs.Constant):
             return self._constant(tensor, wanted)
-        if self.stored.get(id(tensor), int(FLOAT)) == wanted:
+        if self.stored.get(id(tensor), FLOAT) == wanted:
             return tensor
         key = (id(tensor), wanted)
         if key not in self.versions:
@@ -262,7 +264,7 @@ class _Caster:
     def _border(self, holder: gs.Graph, tensor: gs.Tensor) -> gs.Tensor:
         """A body may give back a tensor of a graph around it, which may be stored in sixteen bits there."""
         if self.stored.get(id(tensor)) == self.precision and self.home.get(id(tensor)) is not holder:
-            return self._version(tensor, int(FLOAT), "")
+            return self._version(tensor, FLOAT, "")
         return tensor
 
     def _cast_node(self, owner: str, source: gs.Tensor, target: gs.Tensor, to: int) -> gs.Node:
@@ -273,7 +275,7 @@ class _Caster:
             count += 1
             name = f"{base}_{count}"
         self.node_names.add(name)
-        return gs.Node("Cast", name, {"to": int(to)}, [source], [target])
+        return gs.Node("Cast", name, {"to": to}, [source], [target])
 
     def _new_name(self, wanted: str) -> str:
         name, count = wanted, 1

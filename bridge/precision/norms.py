@@ -9,7 +9,9 @@ import onnx_graphsurgeon as gs
 Consumers = Mapping[int, Sequence[tuple[gs.Node, int]]]
 _REDUCTIONS = ("ReduceMean", "ReduceSum")
 _REDUCTIONS_OF_SQUARES = ("ReduceSumSquare", "ReduceL2")
-_TO_THE_ROOT = frozenset("Add Sqrt Reciprocal Clip Max Pow Unsqueeze Squeeze Expand Reshape Identity".split())
+_TO_THE_ROOT = frozenset(
+    ["Add", "Sqrt", "Reciprocal", "Clip", "Max", "Pow", "Unsqueeze", "Squeeze", "Expand", "Reshape", "Identity"]
+)
 _DIVIDING = ("Div", "Mul")
 _LONGEST_CHAIN = 8
 

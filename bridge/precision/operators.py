@@ -1,4 +1,4 @@
-"""What is known of single operators in sixteen bits: why some stay in FP32, and how value ranges travel through others."""
+"""What is known of single operators in sixteen bits: why some stay in FP32, how value ranges travel through others."""
 
 from __future__ import annotations
 
@@ -28,26 +28,106 @@ KEPT: dict[str, str] = {
     for operator in operators.split()
 }
 
-COMPUTE = frozenset("Conv ConvTranspose DeformConv MatMul Gemm Einsum LSTM GRU RNN Attention BatchNormalization".split())
+COMPUTE = frozenset(
+    [
+        "Conv",
+        "ConvTranspose",
+        "DeformConv",
+        "MatMul",
+        "Gemm",
+        "Einsum",
+        "LSTM",
+        "GRU",
+        "RNN",
+        "Attention",
+        "BatchNormalization",
+    ]
+)
 """Always in sixteen bits where nothing speaks against it: these are what sixteen bits are for."""
 
-AGNOSTIC = frozenset("Cast Shape Size IsNaN IsInf".split())
+AGNOSTIC = frozenset(["Cast", "Shape", "Size", "IsNaN", "IsInf"])
 """Take a tensor in whatever type it is stored."""
 
 MOVEMENT = frozenset(
-    """Identity Reshape Transpose Slice Concat Split Gather GatherND GatherElements Squeeze Unsqueeze Expand Tile Pad
-    Flatten Where ScatterND ScatterElements DepthToSpace SpaceToDepth Trilu Compress ReverseSequence""".split()
+    [
+        "Identity",
+        "Reshape",
+        "Transpose",
+        "Slice",
+        "Concat",
+        "Split",
+        "Gather",
+        "GatherND",
+        "GatherElements",
+        "Squeeze",
+        "Unsqueeze",
+        "Expand",
+        "Tile",
+        "Pad",
+        "Flatten",
+        "Where",
+        "ScatterND",
+        "ScatterElements",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "Trilu",
+        "Compress",
+        "ReverseSequence",
+    ]
 )
 RANGE_CARRIERS = MOVEMENT | frozenset(
-    "Add Sub Mul Neg Abs Max Min Sum Mean Clip ReduceMax ReduceMin ReduceMean Cast CastLike If Loop Scan".split()
+    [
+        "Add",
+        "Sub",
+        "Mul",
+        "Neg",
+        "Abs",
+        "Max",
+        "Min",
+        "Sum",
+        "Mean",
+        "Clip",
+        "ReduceMax",
+        "ReduceMin",
+        "ReduceMean",
+        "Cast",
+        "CastLike",
+        "If",
+        "Loop",
+        "Scan",
+    ]
 )
 """A result is as large (or as small) as the operands; everything else bounds it, or is assumed to."""
 
-RANGE_SOURCES = frozenset("Exp Sinh Cosh Tan ReduceSum ReduceProd ReduceSumSquare ReduceL1 CumSum CumProd Range Det".split())
+RANGE_SOURCES = frozenset(
+    [
+        "Exp",
+        "Sinh",
+        "Cosh",
+        "Tan",
+        "ReduceSum",
+        "ReduceProd",
+        "ReduceSumSquare",
+        "ReduceL1",
+        "CumSum",
+        "CumProd",
+        "Range",
+        "Det",
+    ]
+)
 """Results that may leave FP16's range or, counting, its integers: what uses them stays in FP32 with them."""
 
-EXACT_POSITIONS = {"GridSample": (1,), "RoiAlign": (1,), "Sin": (0,), "Cos": (0,), "Range": (0, 1, 2), "NonMaxSuppression": (0,)}
+EXACT_POSITIONS = {
+    "GridSample": (1,),
+    "RoiAlign": (1,),
+    "Sin": (0,),
+    "Cos": (0,),
+    "Range": (0, 1, 2),
+    "NonMaxSuppression": (0,),
+}
 """Inputs that hold positions: what computes them stays in FP32 too."""
 
-REFUSED_BY_TENSORRT: dict[int, frozenset[str]] = {onnx.TensorProto.BFLOAT16: frozenset({"GRU", "HardSwish", "ConvTranspose"})}
+REFUSED_BY_TENSORRT: dict[int, frozenset[str]] = {
+    onnx.TensorProto.BFLOAT16: frozenset({"GRU", "HardSwish", "ConvTranspose"})
+}
 """Allowed by ONNX, refused by TensorRT's parser or builder (each tried alone on TensorRT-RTX 1.7)."""

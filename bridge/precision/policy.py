@@ -117,11 +117,13 @@ class _Policy:
             inner = bodies(node)
             for body in inner:
                 carried = {"Loop": node.inputs[2:], "Scan": node.inputs}.get(node.op, [])
-                for outside, inside in zip(carried, body.inputs[2:] if node.op == "Loop" else body.inputs):
+                for outside, inside in zip(
+                    carried, body.inputs[2:] if node.op == "Loop" else body.inputs, strict=False
+                ):
                     self._inherit([id(outside)], [id(inside)])
                 self._keep_in(body, norms)
                 results = body.outputs[1:] if node.op == "Loop" else body.outputs
-                for inside, outside in zip(results, node.outputs):
+                for inside, outside in zip(results, node.outputs, strict=False):
                     self._inherit([id(inside)], [id(outside)])
             if self._touches_float(node):
                 reason = self._reason(node) or ("normalization" if id(node) in norms else "")

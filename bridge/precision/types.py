@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import ml_dtypes
@@ -13,13 +13,17 @@ import onnx
 import onnx_graphsurgeon as gs
 import torch
 
-FLOAT, FLOAT16, BFLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16
-UNKNOWN = onnx.TensorProto.UNDEFINED
+FLOAT, FLOAT16 = int(onnx.TensorProto.FLOAT), int(onnx.TensorProto.FLOAT16)
+BFLOAT16, UNKNOWN = int(onnx.TensorProto.BFLOAT16), int(onnx.TensorProto.UNDEFINED)
 HALVES = (FLOAT16, BFLOAT16)
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 
 ELEMENT_TYPES = {torch.float16: FLOAT16, torch.bfloat16: BFLOAT16}
-NUMPY_TYPES = {FLOAT: np.dtype(np.float32), FLOAT16: np.dtype(np.float16), BFLOAT16: np.dtype(ml_dtypes.bfloat16)}
+NUMPY_TYPES: dict[int, np.dtype[Any]] = {
+    FLOAT: np.dtype(np.float32),
+    FLOAT16: np.dtype(np.float16),
+    BFLOAT16: np.dtype(ml_dtypes.bfloat16),
+}
 TYPE_NAMES = {FLOAT: "float32", FLOAT16: "float16", BFLOAT16: "bfloat16"}
 
 
@@ -53,7 +57,7 @@ def _formal(formals: tuple[str, ...], index: int, variadic: bool) -> str:
     return formals[-1] if variadic and formals else ""
 
 
-@lru_cache(maxsize=None)
+@cache
 def signature(operator: str, domain: str, opset: int) -> Signature | None:
     """The schema of an operator, or None when ONNX has none (a custom domain)."""
     try:
@@ -79,7 +83,7 @@ def node_signature(node: gs.Node, opset: int) -> Signature | None:
 def element_type(dtype: Any) -> int:
     """ONNX element type of what graphsurgeon keeps as a dtype: a numpy dtype, an ONNX enum or None."""
     if dtype is None:
-        return int(UNKNOWN)
+        return UNKNOWN
     if isinstance(dtype, int):
         return dtype
     return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
@@ -87,7 +91,7 @@ def element_type(dtype: Any) -> int:
 
 def declared(tensor: gs.Tensor) -> int:
     """Element type that a tensor says it has; ``UNKNOWN`` for a sequence, an optional, or nothing said."""
-    return int(UNKNOWN) if getattr(tensor, "type", "tensor_type") != "tensor_type" else element_type(tensor.dtype)
+    return UNKNOWN if getattr(tensor, "type", "tensor_type") != "tensor_type" else element_type(tensor.dtype)
 
 
 def bodies(node: gs.Node) -> list[gs.Graph]:
@@ -121,7 +125,7 @@ def _infer_graph(graph: gs.Graph, opset: int, types: dict[int, int]) -> None:
         for tensor in node.inputs:
             if id(tensor) not in types:
                 types[id(tensor)] = declared(tensor)
-        for tensor, found in zip(node.outputs, _output_types(node, opset, types)):
+        for tensor, found in zip(node.outputs, _output_types(node, opset, types), strict=False):
             types[id(tensor)] = found or declared(tensor)
     for tensor in graph.outputs:
         types.setdefault(id(tensor), declared(tensor))
@@ -135,7 +139,7 @@ def _output_types(node: gs.Node, opset: int, types: dict[int, int]) -> list[int]
         return [element_type(value.dtype if isinstance(value, gs.Constant) else value)]
     known = node_signature(node, opset)
     if known is None:
-        return [int(UNKNOWN)] * len(node.outputs)
+        return [UNKNOWN] * len(node.outputs)
     bound = {known.input_type(i): types[id(tensor)] for i, tensor in enumerate(node.inputs) if tensor.name}
     return [_bound_type(node, known.output_type(i), known, bound) for i in range(len(node.outputs))]
 
@@ -144,23 +148,23 @@ def _bound_type(node: gs.Node, type_string: str, known: Signature, bound: dict[s
     if type_string in bound:
         return bound[type_string]
     if type_string.startswith("tensor("):
-        return _TYPES_BY_STRING.get(type_string, int(UNKNOWN))
+        return _TYPES_BY_STRING.get(type_string, UNKNOWN)
     if node.op == "ConstantOfShape":
         value = node.attrs.get("value")
-        return element_type(value.dtype) if value is not None else int(FLOAT)
+        return element_type(value.dtype) if value is not None else FLOAT
     if "dtype" in node.attrs:
         return element_type(node.attrs["dtype"])
     if type_string not in known.allowed or "seq(" in "".join(known.allowed[type_string]):
-        return int(UNKNOWN)
-    first_input = next(iter(bound.values()), int(UNKNOWN))
-    return first_input if node.op.endswith("Like") or node.op == "Bernoulli" else int(UNKNOWN)
+        return UNKNOWN
+    first_input = next(iter(bound.values()), UNKNOWN)
+    return first_input if node.op.endswith("Like") or node.op == "Bernoulli" else UNKNOWN
 
 
 def _control_flow_types(node: gs.Node, inner: list[gs.Graph], opset: int, types: dict[int, int]) -> list[int]:
     given = [types[id(tensor)] for tensor in node.inputs]
     for body in inner:
         formals = given if node.op == "Scan" else [0, 0, *given[2:]] if node.op == "Loop" else []
-        for tensor, found in zip(body.inputs, formals):
+        for tensor, found in zip(body.inputs, formals, strict=False):
             types[id(tensor)] = found or declared(tensor)
         _infer_graph(body, opset, types)
     first = [types[id(tensor)] for tensor in inner[0].outputs]

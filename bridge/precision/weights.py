@@ -33,7 +33,7 @@ def fits(constant: gs.Constant, element_type: int) -> bool:
     values = constant.values
     if values.size == 0:
         return True
-    limits = ml_dtypes.finfo(NUMPY_TYPES[element_type])
+    limits = ml_dtypes.finfo(NUMPY_TYPES[element_type])  # type: ignore[no-untyped-call]
     largest = largest_finite(values)
     if largest > float(limits.max):
         return False

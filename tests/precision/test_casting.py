@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import time
 import warnings
@@ -43,7 +44,7 @@ def checked(graph: gs.Graph) -> onnx.ModelProto:
 
 def by_reference(graph: gs.Graph, *inputs: Any) -> list[Any]:
     model = checked(graph)
-    feeds = {value.name: np.asarray(x) for value, x in zip(model.graph.input, inputs)}
+    feeds = {value.name: np.asarray(x) for value, x in zip(model.graph.input, inputs, strict=True)}
     with np.errstate(all="ignore"):
         return list(onnx.reference.ReferenceEvaluator(model).run(None, feeds))
 
@@ -52,7 +53,9 @@ def by_onnxruntime(graph: gs.Graph, *inputs: Any) -> list[Any]:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(checked(graph).SerializeToString(), options)
-    return list(session.run(None, {value.name: np.asarray(x) for value, x in zip(session.get_inputs(), inputs)}))
+    return list(
+        session.run(None, {value.name: np.asarray(x) for value, x in zip(session.get_inputs(), inputs, strict=True)})
+    )
 
 
 def types_of(graph: gs.Graph, operator: str) -> list[Any]:
@@ -62,8 +65,6 @@ def types_of(graph: gs.Graph, operator: str) -> list[Any]:
 
 def assert_as_good_as_half(module: nn.Module, graph: gs.Graph, *inputs: torch.Tensor, evaluate: Any) -> None:
     """The error against FP32 eager is at most twice that of the module in half precision."""
-    import copy
-
     with torch.no_grad():
         expected = module(*inputs).numpy()
         half = copy.deepcopy(module).half()(*(x.half() for x in inputs)).float().numpy()
@@ -137,13 +138,15 @@ def test_masked_attention_survives_rows_with_nothing_allowed(evaluate: Any) -> N
 
 
 def test_minus_infinity_masks_give_the_same_rows() -> None:
-    graph = parsed("""m (float[2,4] x, bool[2,4] c, float[4,3] w) => (float[2,3] y) {
+    graph = parsed(
+        """m (float[2,4] x, bool[2,4] c, float[4,3] w) => (float[2,3] y) {
         low = Constant <value = float {-inf}> ()
         scores = MatMul(x, e)
         masked = Where(c, low, scores)
         p = Softmax(masked)
         y = MatMul(p, w)
-    }""".replace("low =", "e = Constant <value = float[4,4] {1,0,0,0,0,1,0,0,0,0,1,0,0,0,0,1}> ()\n        low ="))
+    }""".replace("low =", "e = Constant <value = float[4,4] {1,0,0,0,0,1,0,0,0,0,1,0,0,0,0,1}> ()\n        low =")
+    )
     x, w = np.random.randn(2, 4).astype(np.float32), np.random.randn(4, 3).astype(np.float32)
     mask = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)
     (expected,) = by_reference(graph, x, mask, w)
@@ -242,7 +245,7 @@ def test_loop_bodies_are_cast_and_what_they_carry_stays_float32(evaluate: Any) -
     cast(graph, torch.float16)
     body = next(iter(graph.subgraphs()))
     assert [np.dtype(t.dtype) for t in body.outputs[1:]] == [np.float32, np.float32]
-    for found, wanted in zip(evaluate(graph, x, np.int64(3)), expected):
+    for found, wanted in zip(evaluate(graph, x, np.int64(3)), expected, strict=True):
         assert np.abs(found - wanted).max() < 5e-3
     assert types_of(graph, "MatMul") == [np.float16] * 2
 
@@ -301,17 +304,19 @@ def test_constants_that_do_not_fit_keep_their_node() -> None:
     report = cast(graph, torch.float16)
     assert {kept.operator for kept in report.kept} >= {"Mul", "Max", "Sigmoid", "Div"}
     x = np.array([0.0, -2.0], np.float32)
-    for found, expected in zip(by_reference(graph, x), by_reference(parsed(text), x)):
+    for found, expected in zip(by_reference(graph, x), by_reference(parsed(text), x), strict=True):
         assert np.array_equal(found, expected)
 
 
 def test_a_constant_used_in_both_types_exists_in_both() -> None:
-    graph = parsed("""m (float[2,4] x) => (float[2,4] y) {
+    graph = parsed(
+        """m (float[2,4] x) => (float[2,4] y) {
         w = Constant <value = float[4] {1.0, 2.0, 3.0, 4.0}> ()
         a = LayerNormalization(x, w)
         b = MatMul(a, e)
         y = Mul(b, w)
-    }""".replace("w =", "e = Constant <value = float[4,4] {1,0,0,0,0,1,0,0,0,0,1,0,0,0,0,1}> ()\n        w =", 1))
+    }""".replace("w =", "e = Constant <value = float[4,4] {1,0,0,0,0,1,0,0,0,0,1,0,0,0,0,1}> ()\n        w =", 1)
+    )
     cast(graph, torch.float16)
     norm = next(node for node in graph.nodes if node.op == "LayerNormalization")
     product = next(node for node in graph.nodes if node.op == "Mul")
@@ -435,3 +440,64 @@ def test_five_thousand_nodes_take_less_than_two_seconds() -> None:
     start = time.perf_counter()
     cast(graph, torch.float16)
     assert time.perf_counter() - start < 2
+
+
+GATED = """m (float[n,3,8] x) => (float[n,3,4] y) {
+    w = Constant <value = float[8,4] {WEIGHTS}> ()
+    a = MatMul(x, w)
+    b = HardSwish(a)
+    c = Softmax(b)
+    y = Mul(c, a)
+}""".replace("WEIGHTS", ",".join(["0.5"] * 32))
+
+
+def layer_types(graph: gs.Graph, batch: int = 2) -> set[str]:
+    """Parses and builds the graph, and gives back the types of all layers' outputs."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    model = gs.export_onnx(graph)
+    onnx.checker.check_model(model)
+    assert parser.parse(model.SerializeToString()), parser.get_error(0).desc()
+    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    for index in range(network.num_inputs):
+        value = network.get_input(index)
+        if value.is_shape_tensor:
+            profile.set_shape_input(value.name, [1], [2], [3])
+        else:
+            profile.set_shape(value.name, *[[batch if size < 0 else size for size in value.shape]] * 3)
+    config.add_optimization_profile(profile)
+    assert builder.build_serialized_network(network, config) is not None
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    return {layer.get_output(index).dtype.name for layer in layers for index in range(layer.num_outputs)}
+
+
+@pytest.mark.parametrize("text", [BRANCHES, LOOP, GATED], ids=["if", "loop", "dynamic"])
+@pytest.mark.parametrize("precision, opset", [(torch.float16, 20), (torch.bfloat16, 22)])
+def test_control_flow_and_dynamic_shapes_build(text: str, precision: torch.dtype, opset: int) -> None:
+    graph = parsed(text, opset)
+    cast(graph, precision)
+    assert ("HALF" if precision == torch.float16 else "BF16") in layer_types(graph)
+
+
+def test_conv_net_builds_in_half() -> None:
+    graph = exported(ConvNet(), torch.randn(2, 3, 12, 12))
+    cast(graph, torch.float16)
+    assert "HALF" in layer_types(graph)
+
+
+def test_masked_attention_builds_in_half() -> None:
+    graph = exported(Attention(), torch.randn(2, 5, 16), torch.ones(2, 5))
+    cast(graph, torch.float16)
+    assert {"HALF", "FLOAT"} <= layer_types(graph)
+
+
+def test_bfloat16_operators_that_tensorrt_refuses_stay_float32() -> None:
+    weight = gs.Constant("w", np.ones((3, 4, 2, 2), np.float32))
+    x, y = gs.Variable("x", np.float32, (1, 3, 5, 5)), gs.Variable("y", np.float32, (1, 4, 6, 6))
+    graph = gs.Graph([gs.Node("ConvTranspose", "up", inputs=[x, weight], outputs=[y])], [x], [y], opset=22)
+    report = cast(graph, torch.bfloat16)
+    assert [kept.reason for kept in report.kept] == ["TensorRT takes no bfloat16 ConvTranspose"]
+    assert "BF16" not in layer_types(graph)
