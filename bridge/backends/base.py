@@ -138,7 +138,9 @@ def get(name: str) -> Backend:
         SpecError: there is none of this name.
     """
     if name not in NAMES:
-        raise SpecError(f"there is no backend {name!r}", where="backend", hint=f'one of "auto", {", ".join(map(repr, NAMES))}')
+        raise SpecError(
+            f"there is no backend {name!r}", where="backend", hint=f'one of "auto", {", ".join(map(repr, NAMES))}'
+        )
     backend: Backend = importlib.import_module(f"bridge.backends.{name}").BACKEND
     return backend
 

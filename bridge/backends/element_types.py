@@ -22,7 +22,9 @@ TYPE_STRINGS = {number: text for text, number in _NUMBERS.items()}
 
 def opset(model: onnx.ModelProto, domain: str) -> int | None:
     """The version of this domain that the model imports; None when it imports none."""
-    return next((item.version for item in model.opset_import if (item.domain or "ai.onnx") == (domain or "ai.onnx")), None)
+    return next(
+        (item.version for item in model.opset_import if (item.domain or "ai.onnx") == (domain or "ai.onnx")), None
+    )
 
 
 def schema_of(node: onnx.NodeProto, model: onnx.ModelProto) -> onnx.defs.OpSchema | None:
@@ -111,7 +113,9 @@ def _from_schema(node: onnx.NodeProto, schema: onnx.defs.OpSchema, types: dict[s
             yield name, found
 
 
-def formals(parameters: list[onnx.defs.OpSchema.FormalParameter], count: int) -> list[onnx.defs.OpSchema.FormalParameter]:
+def formals(
+    parameters: list[onnx.defs.OpSchema.FormalParameter], count: int
+) -> list[onnx.defs.OpSchema.FormalParameter]:
     """The formal parameter of each of ``count`` actual ones: a variadic last one stands for all that follow."""
     return [parameters[min(index, len(parameters) - 1)] for index in range(count)] if parameters else []
 

@@ -39,7 +39,9 @@ def missing(node: onnx.NodeProto, model: onnx.ModelProto, types: dict[str, int])
     if (schema.has_function or schema.has_context_dependent_function) and _standard_allows(schema, bound):
         return None
     text = ", ".join(f"{name}={TYPE_STRINGS.get(number, number)}" for name, number in bound.items())
-    return f"ONNX Runtime has no CPU kernel for {node.op_type} version {schema.since_version} with {text or 'these types'}"
+    return (
+        f"ONNX Runtime has no CPU kernel for {node.op_type} version {schema.since_version} with {text or 'these types'}"
+    )
 
 
 def has_kernel(node: onnx.NodeProto, model: onnx.ModelProto, types: dict[str, int]) -> bool:

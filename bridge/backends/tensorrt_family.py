@@ -115,11 +115,15 @@ def _builder(trt: ModuleType, name: str, errors: list[str]) -> Any:
         return trt.Builder(logger(name))
     except (TypeError, RuntimeError) as error:
         why = "\n".join(errors) or str(error)
-        raise BuildError(f"{TITLES[name]} cannot build on this machine", why=why, hint="it needs an NVIDIA GPU and its driver") from error
+        raise BuildError(
+            f"{TITLES[name]} cannot build on this machine", why=why, hint="it needs an NVIDIA GPU and its driver"
+        ) from error
 
 
 def _network_flags(trt: ModuleType) -> int:
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # where it is missing, there is nothing else
+    flag = getattr(
+        trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None
+    )  # where it is missing, there is nothing else
     return 0 if flag is None else 1 << int(flag)
 
 
@@ -163,4 +167,6 @@ def _refused(name: str, refusals: list[Refusal]) -> BuildError:
 def _failed(name: str, errors: list[str]) -> BuildError:
     why = "\n".join(dict.fromkeys(errors))
     node = re.search(r"[\w./:]*#\d+[\w./]*", why)
-    return BuildError(f"{TITLES[name]} built no engine", where=node[0] if node else None, why=why or "it gave no reason")
+    return BuildError(
+        f"{TITLES[name]} built no engine", where=node[0] if node else None, why=why or "it gave no reason"
+    )

@@ -29,7 +29,9 @@ def bindings(name: str) -> ModuleType:
         return importlib.import_module(name)
     except (ImportError, OSError) as error:
         raise BridgeError(
-            f"{TITLES[name]} is not installed here", why=str(error), hint=f'pip install "{DISTRIBUTION}[{EXTRAS[name]}]"'
+            f"{TITLES[name]} is not installed here",
+            why=str(error),
+            hint=f'pip install "{DISTRIBUTION}[{EXTRAS[name]}]"',
         ) from error
 
 

@@ -46,7 +46,8 @@ def _check_dtype(wanted: InputSignature, tensor: torch.Tensor) -> None:
     if name != wanted.dtype and name not in wanted.accepts:
         choices = " or ".join(dict.fromkeys((wanted.dtype, *wanted.accepts)))
         raise EngineError(
-            f"input {wanted.name!r} has dtype {name}; it may be {choices}", hint=f"pass {wanted.name}.to({dtype_of(wanted.dtype)})"
+            f"input {wanted.name!r} has dtype {name}; it may be {choices}",
+            hint=f"pass {wanted.name}.to({dtype_of(wanted.dtype)})",
         )
 
 
@@ -65,7 +66,9 @@ def _check_shape(wanted: InputSignature, shape: tuple[int, ...], seen: dict[str,
             raise EngineError(
                 f"input {wanted.name!r} has shape {text}; dimension {axis} is {size} and may be {allowed}",
                 why=f"the engine was built for {_may_be(wanted)}",
-                hint="compile with a min and max that include it" if low != high else "compile with a range for this dimension",
+                hint="compile with a min and max that include it"
+                if low != high
+                else "compile with a range for this dimension",
             )
         if isinstance(dim, Range) and dim.name is not None:
             first, other = seen.setdefault(dim.name, (f"{wanted.name!r}, dimension {axis}", size))

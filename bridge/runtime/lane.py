@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from dataclasses import dataclass
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +14,16 @@ import torch
 
 from bridge.errors import EngineError
 from bridge.runtime.dtypes import dtype_of
+from bridge.runtime.session import RunOptions
 
 if TYPE_CHECKING:
     from bridge.runtime.session_tensorrt import TensorRTSession
 
+log = logging.getLogger("bridge.runtime")
+
 _ALIGNMENT = 256  # bytes; TensorRT asks it of every address
 _MOST_SHAPES = 1024
+_MOST_GRAPHS = 8
 
 _Shapes = tuple[torch.Size, ...]
 
@@ -37,16 +44,18 @@ class Lane:
     """
 
     def __init__(self, session: TensorRTSession, stream: torch.cuda.Stream) -> None:
-        # not the session itself: it owns its lanes, and must be freed at once with the last module
+        # the session owns its lanes, and must be freed at once with the last module
+        self._session = weakref.ref(session)
         self._trt, self._device, self._profiles = session.trt, session.device, session.profiles
-        self._caller, self._lock = stream, threading.Lock()
+        self.stream, self._lock = stream, threading.Lock()
         self._own = torch.cuda.Stream(session.device) if stream.cuda_stream == 0 else None
         self._handle = (self._own or stream).cuda_stream
         self._before, self._after = torch.cuda.Event(), torch.cuda.Event()
         self._context = session.engine.create_execution_context()
-        self._shapes: _Shapes | None = None
+        self._told: tuple[_Shapes, int | None] | None = None
         self._layout: _Layout | None = None
-        self._layouts: dict[_Shapes, _Layout] = {}
+        self._layouts: dict[tuple[_Shapes, int | None], _Layout] = {}
+        self._graphs: OrderedDict[tuple[_Shapes, int | None], CapturedCall | None] = OrderedDict()
         self._input_names = [binding.name for binding in session.inputs]
         self._outputs = [(binding.name, dtype_of(binding.dtype)) for binding in session.outputs]
         self._host_inputs = any(device.type == "cpu" for device in session.input_devices)
@@ -54,10 +63,15 @@ class Lane:
         self._nothing = torch.empty(_ALIGNMENT, dtype=torch.uint8, device=session.device)
         self._allocators: dict[str, Any] = {}
 
-    def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    def run(self, inputs: list[torch.Tensor], options: RunOptions) -> list[torch.Tensor]:
+        """See :meth:`bridge.runtime.session.Session.run`."""
         with self._lock:
+            if options.cuda_graphs and not torch.cuda.is_current_stream_capturing():
+                captured = self._captured(inputs, options)
+                if captured is not None:
+                    return captured.replay(inputs)
             held = [self._bind_input(name, tensor) for name, tensor in zip(self._input_names, inputs, strict=True)]
-            layout = self._set_shapes(tuple([tensor.shape for tensor in inputs]))
+            layout = self.layout(inputs, options)
             outputs = [
                 self._bind_output(name, dtype, shape)
                 for (name, dtype), shape in zip(self._outputs, layout.outputs, strict=True)
@@ -69,16 +83,52 @@ class Lane:
                 for output, (name, dtype) in zip(outputs, self._outputs, strict=True)
             ]
 
+    def _captured(self, inputs: list[torch.Tensor], options: RunOptions) -> CapturedCall | None:
+        """The CUDA graph for these shapes, captured on first use; None where that was impossible."""
+        key = (tuple([tensor.shape for tensor in inputs]), options.profile)
+        if key not in self._graphs:
+            if len(self._graphs) >= _MOST_GRAPHS:
+                self._graphs.popitem(last=False)
+            self._graphs[key] = self._capture(inputs, options)
+        self._graphs.move_to_end(key)
+        return self._graphs[key]
+
+    def _capture(self, inputs: list[torch.Tensor], options: RunOptions) -> CapturedCall | None:
+        twin = Lane(self._owner(), torch.cuda.Stream(self._device))  # a graph needs a context that nothing else changes
+        if self._host_inputs:
+            why = "the values of an input decide shapes"
+        elif None in twin.layout(inputs, options).outputs:
+            why = "the data decide the shape of an output"
+        else:
+            try:
+                return CapturedCall(twin, inputs, replace(options, cuda_graphs=False))
+            except RuntimeError as error:
+                why = str(error)
+        log.warning("an engine runs without CUDA graphs: %s", why)
+        return None
+
+    def _owner(self) -> TensorRTSession:
+        session = self._session()
+        if session is None:
+            raise EngineError("this engine was closed")
+        return session
+
+    def layout(self, inputs: list[torch.Tensor], options: RunOptions) -> _Layout:
+        """Tells the context the inputs' shapes; which shapes follow from them."""
+        return self._set_shapes(tuple([tensor.shape for tensor in inputs]), options.profile)
+
     def _execute(self) -> None:
         if self._own is not None:
-            self._before.record(self._caller)
+            self._before.record(self.stream)
             self._own.wait_event(self._before)
         enqueued = self._context.execute_async_v3(self._handle)
         if self._own is not None:
             self._after.record(self._own)
-            self._caller.wait_event(self._after)
+            self.stream.wait_event(self._after)
         if not enqueued:
-            raise EngineError("TensorRT failed to run an engine", hint="TensorRT's own message is in the log, logger bridge.tensorrt")
+            raise EngineError(
+                "TensorRT failed to run an engine", hint="TensorRT's own message is in the log, logger bridge.tensorrt"
+            )
 
     def _bind_input(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         address = tensor.data_ptr()
@@ -102,12 +152,12 @@ class Lane:
             self._context.set_tensor_address(name, address)
             self._addresses[name] = address
 
-    def _set_shapes(self, shapes: _Shapes) -> _Layout:
+    def _set_shapes(self, shapes: _Shapes, wanted: int | None) -> _Layout:
         """Tells the context the shapes, when they are not those of the call before."""
-        if self._layout is not None and shapes == self._shapes and not self._host_inputs:
+        if self._layout is not None and (shapes, wanted) == self._told and not self._host_inputs:
             return self._layout
-        known = self._layouts.get(shapes)
-        profile = known.profile if known is not None else self._choose_profile(shapes)
+        known = self._layouts.get((shapes, wanted))
+        profile = known.profile if known is not None else self._choose_profile(shapes, wanted)
         if profile != self._context.active_optimization_profile:
             self._context.set_optimization_profile_async(profile, self._handle)
         for name, shape in zip(self._input_names, shapes, strict=True):
@@ -117,8 +167,8 @@ class Lane:
             known = self._lay_out(profile)
             if len(self._layouts) >= _MOST_SHAPES:
                 self._layouts.clear()
-            self._layouts[shapes] = known
-        self._shapes, self._layout = shapes, known
+            self._layouts[shapes, wanted] = known
+        self._told, self._layout = (shapes, wanted), known
         return known
 
     def _lay_out(self, profile: int) -> _Layout:
@@ -132,12 +182,39 @@ class Lane:
                 self._context.set_output_allocator(name, self._allocators[name])
         return _Layout(profile, outputs)
 
-    def _choose_profile(self, shapes: _Shapes) -> int:
+    def _choose_profile(self, shapes: _Shapes, wanted: int | None) -> int:
         for index, profile in enumerate(self._profiles):
-            if all(_within(shape, profile[name]) for name, shape in zip(self._input_names, shapes, strict=True)):
+            if wanted in (None, index) and all(
+                _within(shape, profile[name]) for name, shape in zip(self._input_names, shapes, strict=True)
+            ):
                 return index
         got = ", ".join(f"{name}={tuple(shape)}" for name, shape in zip(self._input_names, shapes, strict=True))
-        raise EngineError(f"no profile of this engine fits {got}", why=f"its profiles (min, opt, max): {self._profiles}")
+        which = "no profile" if wanted is None else f"profile {wanted} does not exist or does not fit: no profile"
+        raise EngineError(f"{which} of this engine fits {got}", why=f"its profiles (min, opt, max): {self._profiles}")
+
+
+class CapturedCall:
+    """A CUDA graph of one engine call, with memory of its own for inputs and outputs."""
+
+    def __init__(self, lane: Lane, inputs: list[torch.Tensor], options: RunOptions) -> None:
+        self._lane = lane
+        self._inputs = [tensor.clone() for tensor in inputs]
+        stream = lane.stream
+        stream.wait_stream(torch.cuda.current_stream(stream.device))
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(stream):
+            lane.run(
+                self._inputs, options
+            )  # TensorRT prepares at the first call with new shapes, which cannot be captured
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+            self._outputs = lane.run(self._inputs, options)
+
+    def replay(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Runs on the current stream; the results are copies, as the next replay overwrites its own."""
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            mine.copy_(given)
+        self._graph.replay()
+        return [output.clone() for output in self._outputs]
 
 
 def _within(shape: torch.Size, limits: tuple[tuple[int, ...], ...]) -> bool:

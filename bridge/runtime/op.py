@@ -7,6 +7,7 @@ casts) hangs on the plan's Python object, which lives as long as the tensor: a c
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from bridge.errors import EngineError
 from bridge.runtime.checks import check_devices, check_inputs
 from bridge.runtime.dtypes import dtype_of
 from bridge.runtime.plan import Plan
-from bridge.runtime.session import Session, load, session_device
+from bridge.runtime.session import RunOptions, Session, load, session_device
 from bridge.runtime.signature import Signature
 
 SCHEMA = "execute_engine(Tensor[] inputs, Tensor plan, str signature) -> Tensor[]"
@@ -31,10 +32,12 @@ class _Route:
     An engine for the CPU takes inputs from a GPU, and gives its outputs there: slow, and right.
     """
 
-    __slots__ = ("home", "input_casts", "order", "output_casts", "output_order", "plain", "session")
+    __slots__ = ("home", "input_casts", "options", "order", "output_casts", "output_order", "plain", "session")
 
-    def __init__(self, session: Session, signature: Signature, inputs: list[torch.Tensor]) -> None:
-        self.session = session
+    def __init__(
+        self, session: Session, signature: Signature, inputs: list[torch.Tensor], options: Mapping[str, Any]
+    ) -> None:
+        self.session, self.options = session, RunOptions.of(options)
         self.home = next((tensor.device for tensor in inputs if tensor.is_cuda), session.device)
         names = {item.name: index for index, item in enumerate(signature.inputs)}
         self.order = [_position(names, binding.name, "input") for binding in session.inputs]
@@ -52,14 +55,14 @@ class _Route:
 
     def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         if self.plain and all(map(torch.Tensor.is_contiguous, inputs)):
-            return self.session.run(inputs)
+            return self.session.run(inputs, self.options)
         with torch.no_grad():
             chosen = [inputs[index] for index in self.order]
             ready = [
                 tensor.to(device, dtype).contiguous()
                 for tensor, device, dtype in zip(chosen, self.session.input_devices, self.input_casts, strict=True)
             ]
-            outputs = self.session.run(ready)
+            outputs = self.session.run(ready, self.options)
             return [
                 outputs[index].to(self.home, dtype)
                 for index, dtype in zip(self.output_order, self.output_casts, strict=True)
@@ -76,6 +79,7 @@ class _Calls:
     """What hangs on a plan's tensor: its routes under the signature last used. A copy or a pickle of the tensor starts anew."""
 
     def __init__(self) -> None:
+        self.options: dict[str, Any] = {}
         self.table: tuple[str, dict[_Key, _Route]] = ("", {})  # replaced as a whole, so that readers need no lock
         self.lock = threading.Lock()
 
@@ -94,7 +98,7 @@ class _Calls:
             device = session_device(view.header.backend, inputs)
             if view.header.backend != "onnxruntime":
                 check_devices(signature, inputs, device)
-            route = _Route(load(view, device), signature, inputs)
+            route = _Route(load(view, device), signature, inputs, {**signature.options, **self.options})
             if text != self.table[0] or len(self.table[1]) >= _MOST_ROUTES:
                 self.table = (text, {})
             self.table[1][key] = route
@@ -107,10 +111,7 @@ def execute_engine(inputs: list[torch.Tensor], plan: torch.Tensor, signature: st
     Raises:
         EngineError: an input is not what the signature says, or the plan cannot be used here.
     """
-    calls: _Calls | None = getattr(plan, _ATTRIBUTE, None)
-    if calls is None:
-        calls = _Calls()
-        setattr(plan, _ATTRIBUTE, calls)
+    calls: _Calls = getattr(plan, _ATTRIBUTE, None) or _calls_of(plan)
     key = tuple([(tensor.shape, tensor.dtype, tensor.get_device()) for tensor in inputs])
     text, routes = calls.table
     route = routes.get(key) if text == signature else None
@@ -119,16 +120,32 @@ def execute_engine(inputs: list[torch.Tensor], plan: torch.Tensor, signature: st
     return route.run(inputs)
 
 
+def _calls_of(plan: torch.Tensor) -> _Calls:
+    calls: _Calls = plan.__dict__.setdefault(_ATTRIBUTE, _Calls())
+    return calls
+
+
+def set_options(plan: torch.Tensor, options: Mapping[str, Any]) -> None:
+    """Lets the calls of this plan, from the next one on, run with these options in the place of those in their signature."""
+    calls = _calls_of(plan)
+    with calls.lock:
+        calls.options = {**calls.options, **options}
+        calls.table = ("", {})
+
+
 def _fake(inputs: list[torch.Tensor], plan: torch.Tensor, signature: str) -> list[torch.Tensor]:
     """Outputs without their values: shapes and dtypes from the signature."""
     known = Signature.from_json(signature)
     shapes = known.output_shapes([tensor.shape for tensor in inputs])
-    device = next((tensor.device for tensor in inputs if tensor.is_cuda), inputs[0].device if inputs else torch.device("cpu"))
+    device = next(
+        (tensor.device for tensor in inputs if tensor.is_cuda), inputs[0].device if inputs else torch.device("cpu")
+    )
     outputs = []
     for out, shape in zip(known.outputs, shapes, strict=True):
         if shape is None:
             raise EngineError(
-                f"output {out.name!r} has a rank that is known only after a run", why="tracing with fake tensors needs its rank"
+                f"output {out.name!r} has a rank that is known only after a run",
+                why="tracing with fake tensors needs its rank",
             )
         sizes = [torch.library.get_ctx().new_dynamic_size() if size is None else size for size in shape]
         outputs.append(torch.empty(sizes, dtype=dtype_of(out.dtype), device=device))

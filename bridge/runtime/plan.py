@@ -97,7 +97,9 @@ class Plan:
 
     def _read_record(self) -> dict[str, Any]:
         if len(self._bytes) < _PREFIX.size or self._bytes[: len(MAGIC)].tobytes() != MAGIC:
-            raise EngineError("these bytes are no plan of bridge", hint="bridge.embed_engine_in_new_module takes raw engines")
+            raise EngineError(
+                "these bytes are no plan of bridge", hint="bridge.embed_engine_in_new_module takes raw engines"
+            )
         _, version, _, length = _PREFIX.unpack(self._bytes[: _PREFIX.size].tobytes())
         if version != FORMAT:
             raise EngineError(
@@ -194,7 +196,8 @@ def _record(header: PlanHeader, places: list[tuple[str, int, int]]) -> bytes:
 def _header_from_json(record: dict[str, Any]) -> PlanHeader:
     def bindings(items: list[dict[str, Any]]) -> tuple[Binding, ...]:
         return tuple(
-            Binding(item["name"], item["dtype"], None if item["shape"] is None else tuple(item["shape"])) for item in items
+            Binding(item["name"], item["dtype"], None if item["shape"] is None else tuple(item["shape"]))
+            for item in items
         )
 
     profiles = tuple(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import threading
 import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +19,28 @@ _MODULES = {
     "tensorrt": "bridge.runtime.session_tensorrt",
     "tensorrt_rtx": "bridge.runtime.session_tensorrt",
 }
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How an engine runs.
+
+    Attributes:
+        profile: index of the optimisation profile to use; None: the first that fits the shapes.
+        cuda_graphs: whether a call replays a CUDA graph that was captured for its shapes; where that is impossible, the engine
+            runs as without it, and the log says why.
+    """
+
+    profile: int | None = None
+    cuda_graphs: bool = False
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> RunOptions:
+        """Those of a signature's options that say how to run."""
+        return cls(**{item.name: options[item.name] for item in fields(cls) if item.name in options})
+
+
+PLAIN = RunOptions()
 
 
 class Session(Protocol):
@@ -32,11 +56,12 @@ class Session(Protocol):
     device: torch.device
     input_devices: list[torch.device]
 
-    def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    def run(self, inputs: list[torch.Tensor], options: RunOptions = PLAIN) -> list[torch.Tensor]:
         """Runs the engine.
 
         Args:
             inputs: contiguous tensors on ``self.input_devices``, of the engine's own dtypes, in the order of ``self.inputs``.
+            options: how; backends pass over what has no meaning for them.
 
         Returns:
             New tensors on ``self.device``, in the order of ``self.outputs``.

@@ -16,6 +16,7 @@ from torch.utils.dlpack import to_dlpack
 
 from bridge.errors import EngineError
 from bridge.runtime.plan import Plan
+from bridge.runtime.session import PLAIN, RunOptions
 
 MODEL = "model"
 WEIGHT = "weight:"
@@ -47,7 +48,7 @@ class OnnxRuntimeSession:
         self._output_names = [binding.name for binding in self.outputs]
         self._results = [(index, binding.dtype == "bool") for index, binding in enumerate(self.outputs)]
 
-    def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    def run(self, inputs: list[torch.Tensor], options: RunOptions = PLAIN) -> list[torch.Tensor]:
         feeds = {}
         for tensor, (name, is_bool) in zip(inputs, self._feeds, strict=True):
             feeds[name] = _to_ort(tensor, is_bool)

@@ -15,6 +15,7 @@ from bridge.errors import BridgeError, EngineError
 from bridge.runtime.bindings import TITLES, bindings, logger
 from bridge.runtime.lane import Lane
 from bridge.runtime.plan import Plan
+from bridge.runtime.session import PLAIN, RunOptions
 
 ENGINE = "engine"
 
@@ -38,7 +39,9 @@ def open_session(plan: Plan, device: torch.device) -> TensorRTSession:
     try:
         trt = bindings(name)
     except BridgeError as error:
-        raise EngineError(f"this module needs {TITLES[name]} {plan.header.version}", why=error.what, hint=error.hint) from error
+        raise EngineError(
+            f"this module needs {TITLES[name]} {plan.header.version}", why=error.what, hint=error.hint
+        ) from error
     with torch.cuda.device(device):
         return TensorRTSession(trt, plan, device)
 
@@ -84,13 +87,20 @@ class TensorRTSession:
         self._lock = threading.Lock()
         _alive.add(self)
 
-    def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    def run(self, inputs: list[torch.Tensor], options: RunOptions = PLAIN) -> list[torch.Tensor]:
+        if torch.cuda.current_device() != self.device.index:
+            with torch.cuda.device(self.device):
+                return self._lane().run(inputs, options)
+        return self._lane().run(inputs, options)
+
+    def _lane(self) -> Lane:
+        """The lane of the current stream."""
         stream = torch.cuda.current_stream(self.device)
         lane = self._lanes.get(stream.cuda_stream)
         if lane is None:
-            with self._lock, torch.cuda.device(self.device):
+            with self._lock:
                 lane = self._lanes.setdefault(stream.cuda_stream, Lane(self, stream))
-        return lane.run(inputs)
+        return lane
 
     def describe(self) -> list[dict[str, Any]]:
         inspector = self.engine.create_engine_inspector()

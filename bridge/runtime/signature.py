@@ -150,7 +150,9 @@ def _compile(node: ast.expr, text: str) -> Evaluator:
         return lambda shapes: apply(left(shapes), right(shapes))
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args and not node.keywords:
         return _compile_call(node.func.id, node.args, text)
-    raise EngineError(f"{text!r} is no expression for the size of a dimension", hint="i0.2, + - * // %, floor, ceil, min, max")
+    raise EngineError(
+        f"{text!r} is no expression for the size of a dimension", hint="i0.2, + - * // %, floor, ceil, min, max"
+    )
 
 
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {

@@ -46,7 +46,9 @@ def test_scalars_and_empty_tensors(shape):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_weights_are_used_in_place(dtype):
     w, b = torch.randn(64, 48).to(dtype), torch.randn(48).to(dtype)
-    x, h, y = (gs.Variable(name, NUMPY[dtype], shape) for name, shape in (("x", ["n", 64]), ("h", None), ("y", ["n", 48])))
+    x, h, y = (
+        gs.Variable(name, NUMPY[dtype], shape) for name, shape in (("x", ["n", 64]), ("h", None), ("y", ["n", 48]))
+    )
     nodes = [
         gs.Node("MatMul", "m#1", {}, [x, gs.Constant("w", as_numpy(w))], [h]),
         gs.Node("Add", "a#2", {}, [h, gs.Constant("b", as_numpy(b))], [y]),
@@ -58,7 +60,12 @@ def test_weights_are_used_in_place(dtype):
     assert graph.nodes[0].inputs[1].values.ctypes.data == w.data_ptr()
     value = torch.randn(3, 64).to(dtype)
     expected = ((value.float() @ w.float()).to(dtype).float() + b.float()).to(dtype)
-    torch.testing.assert_close(run(graph, value)[0], expected, rtol=1e-2 if dtype is not torch.float32 else None, atol=1e-2 if dtype is not torch.float32 else None)
+    torch.testing.assert_close(
+        run(graph, value)[0],
+        expected,
+        rtol=1e-2 if dtype is not torch.float32 else None,
+        atol=1e-2 if dtype is not torch.float32 else None,
+    )
 
 
 def test_bfloat16_arithmetic_is_emulated_and_said_so(caplog):
@@ -72,7 +79,9 @@ def test_bfloat16_arithmetic_is_emulated_and_said_so(caplog):
 
 def branch(name: str, op: str, outer: gs.Variable, weight: np.ndarray) -> gs.Graph:
     out = gs.Variable(f"{name}_out", outer.dtype, None)
-    return gs.Graph([gs.Node(op, f"{name}#1", {}, [outer, gs.Constant("w", weight)], [out])], [], [out], name=name, opset=22)
+    return gs.Graph(
+        [gs.Node(op, f"{name}#1", {}, [outer, gs.Constant("w", weight)], [out])], [], [out], name=name, opset=22
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -80,7 +89,10 @@ def test_weights_in_bodies(dtype):
     first, second = torch.randn(32, 32).to(dtype), torch.randn(32, 32).to(dtype)
     x, y = gs.Variable("x", NUMPY[dtype], ["n", 32]), gs.Variable("y", NUMPY[dtype], ["n", 32])
     condition = gs.Variable("condition", np.bool_, [])
-    attrs = {"then_branch": branch("then", "MatMul", x, as_numpy(first)), "else_branch": branch("else", "Mul", x, as_numpy(second))}
+    attrs = {
+        "then_branch": branch("then", "MatMul", x, as_numpy(first)),
+        "else_branch": branch("else", "Mul", x, as_numpy(second)),
+    }
     graph = gs.Graph([gs.Node("If", "if#1", attrs, [condition], [y])], [x, condition], [y], opset=22)
     value = torch.randn(32, 32).to(dtype)
     torch.testing.assert_close(run(graph, value, torch.tensor(True))[0], (value.float() @ first.float()).to(dtype))
@@ -91,7 +103,9 @@ def test_the_graph_is_not_optimised():
     # optimised, x + 1e8 - 1e8 might become x
     big = gs.Constant("big", np.array([1e8], np.float32))
     x, h, y = (gs.Variable(name, np.float32, [4]) for name in ("x", "h", "y"))
-    graph = gs.Graph([gs.Node("Add", "a#1", {}, [x, big], [h]), gs.Node("Sub", "s#2", {}, [h, big], [y])], [x], [y], opset=18)
+    graph = gs.Graph(
+        [gs.Node("Add", "a#1", {}, [x, big], [h]), gs.Node("Sub", "s#2", {}, [h, big], [y])], [x], [y], opset=18
+    )
     assert run(graph, torch.full((4,), 0.25))[0].tolist() == [0.0] * 4
 
 
@@ -100,7 +114,9 @@ def test_refusals_name_the_nodes():
     strange = gs.Node("searchsorted.Tensor", "block/aten::searchsorted#7", {}, [x], [h], domain="torch.aten")
     graph = gs.Graph([strange, gs.Node("Relu", "r#8", {}, [h], [y])], [x], [y], opset=18)
     refusals = select("onnxruntime").refusals(graph)
-    assert [(item.node_name, item.op_type) for item in refusals] == [("block/aten::searchsorted#7", "searchsorted.Tensor")]
+    assert [(item.node_name, item.op_type) for item in refusals] == [
+        ("block/aten::searchsorted#7", "searchsorted.Tensor")
+    ]
     with pytest.raises(BuildError, match="searchsorted"):
         select("onnxruntime").build(graph)
 

@@ -30,7 +30,9 @@ def linear(dtype=np.float32, *more: gs.Node) -> gs.Graph:
 def test_builds_strongly_typed_engines(dtype):
     plan = select("tensorrt_rtx").build(linear(dtype), [PROFILE])
     assert plan.header.backend == "tensorrt_rtx"
-    assert [(item.name, item.dtype, item.shape) for item in plan.header.inputs] == [("x", np.dtype(dtype).name, ("batch", 64))]
+    assert [(item.name, item.dtype, item.shape) for item in plan.header.inputs] == [
+        ("x", np.dtype(dtype).name, ("batch", 64))
+    ]
     assert [(item.name, item.dtype) for item in plan.header.outputs] == [("y", np.dtype(dtype).name)]
     assert plan.header.profiles == (PROFILE,)
     assert len(plan.section("engine")) > 1000
@@ -48,7 +50,9 @@ def test_settings_reach_the_builder():
     import tensorrt_rtx as trt
 
     with select("tensorrt_rtx")._parsed(linear(), BuildSettings()) as parsed:
-        settings = BuildSettings(disable_tf32=True, optimization_level=2, profiling_verbosity="none", workspace_size=1 << 20)
+        settings = BuildSettings(
+            disable_tf32=True, optimization_level=2, profiling_verbosity="none", workspace_size=1 << 20
+        )
         config, _ = configure(trt, parsed.builder, parsed.network, [PROFILE], settings, None)
         assert not config.get_flag(trt.BuilderFlag.TF32)
         assert config.builder_optimization_level == 2
@@ -86,10 +90,14 @@ def test_interrupting_ends_the_build():
 def test_refusals_name_the_nodes_and_their_reasons():
     graph = linear()
     y = gs.Variable("z", np.float32, ["batch", 32])
-    graph.nodes.append(gs.Node("searchsorted.Tensor", "block/aten::searchsorted#7", {}, graph.outputs, [y], domain="torch.aten"))
+    graph.nodes.append(
+        gs.Node("searchsorted.Tensor", "block/aten::searchsorted#7", {}, graph.outputs, [y], domain="torch.aten")
+    )
     graph.outputs = [y]
     refusals = select("tensorrt_rtx").refusals(graph)
-    assert [(item.node_name, item.op_type) for item in refusals] == [("block/aten::searchsorted#7", "searchsorted.Tensor")]
+    assert [(item.node_name, item.op_type) for item in refusals] == [
+        ("block/aten::searchsorted#7", "searchsorted.Tensor")
+    ]
     with pytest.raises(BuildError, match="block/aten::searchsorted#7"):
         select("tensorrt_rtx").build(graph, [PROFILE])
 

@@ -18,7 +18,9 @@ HEADER = PlanHeader(
 
 
 def packed() -> Plan:
-    return Plan.pack(HEADER, {"model": b"abc", "weight:w": np.arange(300, dtype=np.float32).reshape(3, 100), "empty": b""})
+    return Plan.pack(
+        HEADER, {"model": b"abc", "weight:w": np.arange(300, dtype=np.float32).reshape(3, 100), "empty": b""}
+    )
 
 
 def test_what_goes_in_comes_out():
@@ -57,7 +59,10 @@ def test_bytes_are_verified():
         (torch.zeros(100, dtype=torch.uint8), "no plan"),
         (torch.zeros(3, dtype=torch.uint8), "no plan"),
         (packed().to_tensor()[:-600], "cut short"),
-        (torch.cat([packed().to_tensor()[:8], torch.tensor([9], dtype=torch.uint8), packed().to_tensor()[9:]]), "format version 9"),
+        (
+            torch.cat([packed().to_tensor()[:8], torch.tensor([9], dtype=torch.uint8), packed().to_tensor()[9:]]),
+            "format version 9",
+        ),
     ],
 )
 def test_bytes_that_are_no_plan_are_refused(data, message):

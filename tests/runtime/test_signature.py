@@ -11,7 +11,10 @@ SIGNATURE = Signature(
         InputSignature("image", "float16", ("float32",), (Range(1, 2, 8, "batch"), 3, Range(32, 64, 128))),
         InputSignature("mask", "bool"),
     ),
-    outputs=(OutputSignature("y", "float32", ("i0.0", "floor((i0.2 - 1) / 2) + 1", 10, "?")), OutputSignature("z", "int64")),
+    outputs=(
+        OutputSignature("y", "float32", ("i0.0", "floor((i0.2 - 1) / 2) + 1", 10, "?")),
+        OutputSignature("z", "int64"),
+    ),
     options={"cuda_graphs": True},
 )
 
@@ -50,7 +53,9 @@ def test_expressions_equal_python(a, b):
         assert evaluate(text, shapes) == expected
 
 
-@pytest.mark.parametrize("text", ["__import__('os')", "i0", "i0.0 / 2", "open(i0.0)", "i0.0 ** 2", "1.5", "x", "max()", "(lambda: 1)()"])
+@pytest.mark.parametrize(
+    "text", ["__import__('os')", "i0", "i0.0 / 2", "open(i0.0)", "i0.0 ** 2", "1.5", "x", "max()", "(lambda: 1)()"]
+)
 def test_nothing_else_is_evaluated(text):
     with pytest.raises(EngineError):
         evaluate(text, [(1, 2)])
