@@ -126,7 +126,7 @@ class _Policy:
                 for inside, outside in zip(results, node.outputs, strict=False):
                     self._inherit([id(inside)], [id(outside)])
             if self._touches_float(node):
-                reason = self._reason(node) or ("normalization" if id(node) in norms else "")
+                reason = "normalization" if id(node) in norms else self._reason(node)
                 if reason:
                     self.decisions.kept[id(node)] = reason
                 if not inner:
