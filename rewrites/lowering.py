@@ -17,7 +17,7 @@ from onnx import version_converter
 
 from rewrites import torch_domain
 from rewrites.builder import Builder
-from rewrites.errors import Refusal, RewriteError
+from rewrites.errors import Refusal, RewriteError, require
 from rewrites.example import SIZES, Example
 from rewrites.graph import Editor, Node, Value
 from rewrites.pattern import Match
@@ -29,9 +29,15 @@ _NEWEST_EXPORT = 20
 class Lowering(NodeRule):
     """An operator replaced by the graph of a PyTorch function; made by `lowering`."""
 
-    def __init__(self, operator: str, function: Callable[..., Any], **options: Any) -> None:
+    def __init__(
+        self,
+        operator: str,
+        function: Callable[..., Any],
+        static: Mapping[str, Sequence[int] | None] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(operator, function, **options)
-        self.function = function
+        self.function, self.static = function, static or {}
         self._exported: dict[Any, onnx.ModelProto] = {}
 
     def keys(self) -> Iterable[tuple[str, str]]:
@@ -45,10 +51,22 @@ class Lowering(NodeRule):
         arguments = self._bind(torch_domain.decode(match.bound["node"]))
         tensors: list[Value] = []
         static = {name: _take(value, tensors) for name, value in arguments.items()}
-        key = (op.opset, tuple(_kind(t) for t in tensors), repr(static))
+        sizes = self._sizes(arguments)
+        key = (op.opset, tuple(_kind(t) for t in tensors), repr(static), repr(sizes))
         if key not in self._exported:
             self._exported[key] = _export(self.function, static, tensors, op.opset)
         return op.splice(self._exported[key], tensors)
+
+    def _sizes(self, arguments: Mapping[str, Any]) -> list[Any]:
+        """The sizes that the function takes as plain numbers: those of the axes that `static` names."""
+        found: list[Any] = []
+        for name, axes in self.static.items():
+            given = arguments.get(name)
+            for value in given if isinstance(given, list) else [given]:
+                if isinstance(value, Value):
+                    found += [value.shape[axis] for axis in (range(value.rank) if axes is None else axes)]
+                    _require_static(name, found)
+        return found
 
     def _bind(self, call: torch_domain.Call) -> dict[str, Any]:
         """Schema arguments as the function's parameters: by name, otherwise by position."""
@@ -65,6 +83,11 @@ class Lowering(NodeRule):
             elif given and (isinstance(value, Value) or value != argument.default):
                 raise Refusal(f"the argument {argument.name} is not handled at {value!r}")
         return bound
+
+
+def _require_static(name: str, sizes: Sequence[Any]) -> None:
+    """Refuse sizes that are not all numbers."""
+    require(all(type(size) is int for size in sizes), f"the sizes of {name} must be static")
 
 
 class _Slot(int):
@@ -178,6 +201,7 @@ def lowering(
     refuses: Sequence[Example] = (),
     needed_by: Mapping[str, str] | None = None,
     priority: int = 0,
+    static: Mapping[str, Sequence[int] | None] | None = None,
 ) -> Callable[[Callable[..., Any]], Lowering]:
     """Make a lowering of a PyTorch function with the operator's arguments.
 
@@ -189,11 +213,14 @@ def lowering(
         examples, refuses: arguments by the schema's names, tensors as shapes.
         needed_by: every target unless said.
         priority: smaller ones are tried first.
+        static: argument -> the axes whose sizes the function reads as numbers, by `int(x.shape[axis])`, None for all
+            of them: refused where one is dynamic, exported once for each size.
     """
 
     def make(function: Callable[..., Any]) -> Lowering:
         where = needed_by or {"any": "all versions"}
-        return Lowering(operator, function, needed_by=where, examples=examples, refuses=refuses, priority=priority)
+        options = {"needed_by": where, "examples": examples, "refuses": refuses, "priority": priority}
+        return Lowering(operator, function, static, **options)
 
     return make
 
