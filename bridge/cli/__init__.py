@@ -1,0 +1,5 @@
+"""The command ``bridge``."""
+
+from bridge.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,55 @@
+"""bridge compile: a module in, a module with engines out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridge.cli import options
+
+
+def compile_module(
+    model: options.Module,
+    inputs: options.Inputs = None,
+    minima: options.Minima = None,
+    optima: options.Optima = None,
+    maxima: options.Maxima = None,
+    dtypes: options.Dtypes = None,
+    precision: options.Precision = "float32",
+    backend: options.Backend = "auto",
+    settings: options.Settings = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where the compiled module goes; by default MODEL_trt.ts."),
+    ] = None,
+) -> None:
+    """Compiles a module and saves the result, which `torch.jit.load` takes in any process that imports bridge.
+
+    bridge compile model.ts --input x:1x3x224x224 --precision float16 -o model_trt.ts
+    bridge compile model.ts --min x:1x3x224x224 --opt x:8x3x224x224 --max x:32x3x224x224
+    """
+    import torch
+
+    import bridge
+    from bridge.cli.arguments import described, spec_inputs
+    from bridge.cli.files import argument_names, load_module
+    from bridge.logging import quiet_exporter
+    from bridge.report import amount, inspect, seconds
+
+    module = load_module(model)
+    found = described(inputs or (), minima or (), optima or (), maxima or (), dtypes or ())
+    spec = options.spec_of(spec_inputs(found, argument_names(module)), precision, backend, settings)
+    target = output or model.with_name(f"{model.stem}_trt.ts")
+    start = time.perf_counter()
+    with options.progress_bar() as spec.progress:
+        compiled = bridge.compile(module, spec)
+    took = time.perf_counter() - start
+    with quiet_exporter():
+        torch.jit.save(compiled, str(target))
+    engines = inspect(compiled).engines
+    made = ", ".join(sorted({f"{one.plan.header.backend} {one.plan.header.version}" for one in engines}))
+    count = f"{len(engines)} engine{'' if len(engines) == 1 else 's'} ({made})" if engines else "no engine: all in PyTorch"
+    typer.echo(f"{target}: {count}, {amount(target.stat().st_size)}, in {seconds(took)}")

@@ -1,0 +1,36 @@
+"""bridge inspect: what is inside a compiled module or an engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def inspect_file(
+    file: Annotated[Path, typer.Argument(help="Compiled module (.ts), plan, or serialized TensorRT engine.")],
+    layers: Annotated[bool, typer.Option(help="Also list the layers; TensorRT's engines need their GPU for it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Shows a compiled module's engines: inputs, outputs, profiles, layers, and how they were made.
+
+    bridge inspect model_trt.ts --layers
+    """
+    from bridge.report import inspect
+
+    found = inspect(_opened(file), layers=layers)
+    typer.echo(json.dumps(found.to_dict(), indent=2, default=str) if as_json else str(found))
+
+
+def _opened(file: Path) -> Any:
+    from bridge.cli.files import load_module
+    from bridge.errors import BridgeError
+    from bridge.runtime.module import embed_engine_in_new_module
+
+    if not file.is_file():
+        raise BridgeError(f"there is no file {file}")
+    with file.open("rb") as opened:
+        is_archive = opened.read(2) == b"PK"
+    return load_module(file) if is_archive else embed_engine_in_new_module(file.read_bytes())

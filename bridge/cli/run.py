@@ -1,0 +1,149 @@
+"""bridge run: call a module, look at what comes out, compare and time it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bridge.cli import options
+
+if TYPE_CHECKING:
+    import torch
+
+
+def run_module(
+    model: options.Module,
+    inputs: options.Inputs = None,
+    load: Annotated[
+        Path | None,
+        typer.Option(help="Inputs to use: tensors saved by torch.save (.pt), or named arrays (.npz).", exists=True),
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Where the outputs go (.pt).")] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Another module, called with the same inputs; exit code 1 when the outputs differ.", exists=True),
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="|a - b| <= tolerance (1 + |b|) is equal.")] = 1e-3,
+    runs: Annotated[int, typer.Option(help="Calls to time.", min=1)] = 10,
+    seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
+    device: Annotated[str, typer.Option(help="Where the inputs are: cpu, cuda:0; by default where the engine is.")] = "",
+) -> None:
+    """Calls a module and prints its outputs and the median time of a call.
+
+    Inputs are random unless they are loaded. A compiled module with one engine knows their shapes.
+
+    bridge run model_trt.ts --reference model.ts
+    """
+    import torch
+
+    from bridge.cli.files import load_module, tensors_in
+    from bridge.report import seconds
+
+    module = load_module(model)
+    place = torch.device(device or _home(module))
+    args, kwargs = _arguments(module, inputs or (), load, seed)
+    args, kwargs = _moved(args, place), _moved(kwargs, place)
+    with torch.no_grad():
+        result = module.to(place)(*args, **kwargs)
+        found = tensors_in(result)
+        typer.echo(_summary(found))
+        times = _timed(lambda: module(*args, **kwargs), runs, place)
+        typer.echo(f"median of {runs} calls: {seconds(statistics.median(times))}, fastest {seconds(min(times))}")
+        if save:
+            torch.save(result, save)
+        if reference:
+            expected = tensors_in(load_module(reference).to(place)(*args, **kwargs))
+            _compare(found, expected, tolerance)
+
+
+def _home(module: Any) -> str:
+    from bridge.report import inspect
+
+    kinds = {engine.plan.header.backend for engine in inspect(module).engines}
+    return "cuda" if kinds & {"tensorrt", "tensorrt_rtx"} else "cpu"
+
+
+def _arguments(module: Any, inputs: Sequence[str], load: Path | None, seed: int) -> tuple[Any, dict[str, Any]]:
+    from bridge.cli.arguments import described, spec_inputs
+    from bridge.cli.files import argument_names, load_values
+    from bridge.spec import CompileSpec
+
+    if load:
+        values = load_values(load)
+        if isinstance(values, dict):
+            return (), values
+        return (tuple(values), {}) if isinstance(values, list | tuple) else ((values,), {})
+    found = described(inputs) if inputs else _known(module)
+    return CompileSpec(**spec_inputs(found, argument_names(module))).example_inputs(seed=seed)
+
+
+def _known(module: Any) -> list[Any]:
+    """The inputs as the module's one engine knows them."""
+    from bridge.cli.arguments import Described
+    from bridge.cli.files import argument_names
+    from bridge.errors import SpecError
+    from bridge.report import inspect
+
+    engines = inspect(module).engines
+    inputs = engines[0].signature.inputs if len(engines) == 1 else ()
+    if not inputs or len(inputs) != len(argument_names(module)) or any(one.dims is None for one in inputs):
+        raise SpecError("the shapes of the inputs are not known", hint="give --input NAME:SHAPE for each, or --load FILE")
+    return [
+        Described(name, {"shape": tuple(getattr(size, "opt", size) for size in one.dims or ()), "dtype": one.dtype})
+        for name, one in zip(argument_names(module), inputs, strict=True)
+    ]
+
+
+def _moved(value: Any, place: torch.device) -> Any:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.to(place)
+    if isinstance(value, dict):
+        return {key: _moved(child, place) for key, child in value.items()}
+    return type(value)(_moved(child, place) for child in value) if isinstance(value, list | tuple) else value
+
+
+def _timed(call: Callable[[], object], runs: int, place: torch.device) -> list[float]:
+    import torch
+
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        if place.type == "cuda":
+            torch.cuda.synchronize(place)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def _summary(found: dict[str, torch.Tensor]) -> str:
+    from bridge.report.terminal import grid, to_text
+
+    rows = []
+    for name, value in found.items():
+        wide = value.double() if value.numel() and not value.is_complex() else None
+        figures = ("", "", "") if wide is None else (float(wide.min()), float(wide.mean()), float(wide.max()))
+        rows.append((name, str(value.dtype).removeprefix("torch."), str(tuple(value.shape)), *figures))
+    return to_text(grid("", ("output", "dtype", "shape", "min", "mean", "max"), rows))
+
+
+def _compare(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
+    from bridge.errors import BridgeError
+
+    worst = 0.0
+    for name, value in expected.items():
+        if name not in found or found[name].shape != value.shape:
+            got = tuple(found[name].shape) if name in found else "nothing"
+            raise BridgeError(f"{name}: the reference gives {tuple(value.shape)}, the module {got}")
+        if value.numel():
+            error = (found[name].double() - value.double()).abs() / (1 + value.double().abs())
+            worst = max(worst, float(error.max()))
+    typer.echo(f"largest difference from the reference: {worst:.3g} (1 + |reference|)")
+    if not worst <= tolerance:
+        raise BridgeError(f"the outputs differ by {worst:.3g}, more than the tolerance of {tolerance:.3g}")

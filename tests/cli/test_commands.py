@@ -1,0 +1,139 @@
+"""The command line as it is used: what it prints, writes and exits with."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import bridge
+from bridge.cli import main
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.linear(x)) * scale
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    made = tmp_path_factory.mktemp("models")
+    torch.jit.script(Scaled().eval()).save(str(made / "model.ts"))
+    torch.jit.script(Scaled().eval()).save(str(made / "other.ts"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def compiled(folder: Path) -> Path:
+    sizes = ["--min", "x:1x4", "--opt", "x:2x4", "--max", "x:8x4", "--input", "scale:1"]
+    with pytest.raises(SystemExit) as ended:
+        main(["compile", str(folder / "model.ts"), *sizes, "--backend", "onnxruntime"])
+    assert ended.value.code == 0
+    return folder / "model_trt.ts"
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--help")
+    assert code == 0 and all(name in out for name in ("compile", "engine", "run", "inspect"))
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version")[1].split() == ["bridge-trt", bridge.__version__]
+
+
+def test_unknown_commands_and_options_are_misuse(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert run(capsys, "compil")[0] == 2
+    assert run(capsys, "compile", folder / "model.ts", "--inptu", "1")[0] == 2
+
+
+def test_errors_have_no_traceback(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, _, err = run(capsys, "compile", folder / "missing.ts")
+    assert code == 1 and err.startswith("error: there is no file") and "Traceback" not in err
+    code, _, err = run(capsys, "compile", folder / "model.ts", "--input", "x:0.5")
+    assert code == 2 and "NAME:SHAPE" in err
+    code, _, err = run(capsys, "compile", folder / "model.ts", "--input", "x:1x4", "--set", "optimisation_level=3")
+    assert code == 2 and "did you mean 'optimization_level'" in err
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, _, err = run(capsys, "compile", folder / "missing.ts", "--debug")
+    assert code == 1 and "Traceback" in err
+
+
+def test_a_file_that_is_no_module(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "x.ts").write_text("nothing")
+    code, _, err = run(capsys, "run", tmp_path / "x.ts", "--input", "1")
+    assert code == 1 and "is no TorchScript module" in err
+
+
+def test_run_a_plain_module(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "outputs.pt"
+    code, out, _ = run(capsys, "run", folder / "model.ts", "-i", "x:5x4", "-i", "scale:1", "--save", saved)
+    assert code == 0 and "(5, 3)" in out and "median of 10 calls" in out
+    assert torch.load(saved).shape == (5, 3)
+
+
+def test_run_needs_shapes(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, _, err = run(capsys, "run", folder / "model.ts")
+    assert code == 2 and "give --input" in err
+
+
+def test_run_loaded_inputs(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    torch.save((torch.ones(2, 4), torch.ones(1)), tmp_path / "inputs.pt")
+    torch.save({"x": torch.ones(2, 4), "scale": torch.ones(1)}, tmp_path / "named.pt")
+    for name in ("inputs.pt", "named.pt"):
+        code, out, _ = run(capsys, "run", folder / "model.ts", "--load", tmp_path / name, "--runs", 1)
+        assert code == 0 and "(2, 3)" in out
+
+
+def test_run_compares(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    words = ("run", folder / "model.ts", "-i", "x:5x4", "-i", "scale:1", "--reference")
+    code, out, _ = run(capsys, *words, folder / "model.ts")
+    assert code == 0 and "largest difference from the reference: 0" in out
+    code, _, err = run(capsys, *words, folder / "other.ts")
+    assert code == 1 and "the outputs differ" in err
+
+
+def test_inspect_a_plain_module(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert "No engines" in run(capsys, "inspect", folder / "model.ts")[1]
+
+
+def test_compiled_modules_run_and_agree(capsys: pytest.CaptureFixture[str], folder: Path, compiled: Path) -> None:
+    code, out, err = run(capsys, "run", compiled, "--reference", folder / "model.ts", "--tolerance", "1e-4")
+    assert code == 0, err
+    assert "(2, 3)" in out
+
+
+def test_inspect_shows_inputs_outputs_and_profiles(capsys: pytest.CaptureFixture[str], compiled: Path) -> None:
+    code, out, _ = run(capsys, "inspect", compiled, "--layers")
+    assert code == 0
+    assert all(word in out for word in ("Engine 1 of 1: onnxruntime", "scale", "float32", "1..8", "Gemm"))
+    code, out, _ = run(capsys, "inspect", compiled, "--json")
+    (engine,) = json.loads(out)["engines"]
+    assert engine["backend"] == "onnxruntime" and {item["name"] for item in engine["inputs"]} == {"x", "scale"}
+
+
+def test_out_of_range_shapes_name_the_input(capsys: pytest.CaptureFixture[str], compiled: Path) -> None:
+    code, _, err = run(capsys, "run", compiled, "-i", "x:9x4", "-i", "scale:1")
+    assert code == 1 and "x" in err and "9" in err
+
+
+def test_engine_bytes(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model.engine"
+    words = ("engine", folder / "model.ts", "-i", "x:2x4", "-i", "scale:1", "--backend", "onnxruntime", "-o", target)
+    code, _, err = run(capsys, *words)
+    assert code == 0, err
+    assert target.stat().st_size > 0
