@@ -1,7 +1,7 @@
 """PyTorch models as TensorRT engines, through ONNX: the public names, nothing else.
 
-What a name needs is imported when the name is first used, so that ``import bridge`` stays quick. The operator that saved
-modules call is registered at once: a process that loads one needs nothing but this import.
+What a name needs is imported when the name is first used, so that ``import bridge`` stays quick. The operator that
+saved modules call is registered at once: a process that loads one needs nothing but this import.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-import bridge.runtime.op
+import bridge.runtime.op  # noqa: F401 - registers the operator
 from bridge._about import __version__
 
 if TYPE_CHECKING:
@@ -25,12 +25,16 @@ if TYPE_CHECKING:
         SpecError,
         UnsupportedOperatorError,
     )
+    from bridge.report import inspect
+    from bridge.runtime.module import as_module, configure, embed_engine_in_new_module
     from bridge.spec import CompileSpec, Constant, Device, Input
 
 _ERRORS = ("BridgeError", "BuildError", "EngineError", "ExportError", "SpecError", "UnsupportedOperatorError")
 _HOMES = {
     "compile": "bridge.compile",
     **dict.fromkeys(("CompileSpec", "Constant", "Device", "Input"), "bridge.spec"),
+    "inspect": "bridge.report",
+    **dict.fromkeys(("as_module", "configure", "embed_engine_in_new_module"), "bridge.runtime.module"),
     **dict.fromkeys(_ERRORS, "bridge.errors"),
 }
 
@@ -46,7 +50,11 @@ __all__ = [
     "SpecError",
     "UnsupportedOperatorError",
     "__version__",
+    "as_module",
     "compile",
+    "configure",
+    "embed_engine_in_new_module",
+    "inspect",
     "logging",
 ]
 

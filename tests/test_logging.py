@@ -34,9 +34,7 @@ def test_a_plain_program_sees_what_it_asked_for() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("context", "level"), [(messages.debug, 10), (messages.info, 20), (messages.quiet, 40)]
-)
+@pytest.mark.parametrize(("context", "level"), [(messages.debug, 10), (messages.info, 20), (messages.quiet, 40)])
 def test_levels_come_back_also_after_an_error(context, level) -> None:  # type: ignore[no-untyped-def]
     before = logging.getLogger("bridge").level
     with pytest.raises(KeyError), context():

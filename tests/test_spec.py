@@ -60,8 +60,8 @@ class TestInput:
         assert Input((1,), dtype=dtype).dtype is torch.float16
 
     def test_repr_round_trips(self) -> None:
-        for given in (Input((1, 3), dtype=torch.half, name="x", value_range=(0, 2)), batch(), Input(())):
-            assert eval(repr(given), {"Input": Input, "torch": torch}) == given
+        for one in (Input((1, 3), dtype=torch.half, name="x", value_range=(0, 2)), batch(), Input(())):
+            assert eval(repr(one), {"Input": Input, "torch": torch}) == one
 
     def test_copies_and_pickles(self) -> None:
         assert copy.deepcopy(batch()) == batch()
@@ -110,7 +110,7 @@ class TestItems:
         (found,) = CompileSpec([item]).flat_inputs()
         return found
 
-    @pytest.mark.parametrize("shape", [[1, 3], (1, 3), torch.Size([1, 3]), [numpy.int64(1), 3][1:] + [3]])
+    @pytest.mark.parametrize("shape", [[1, 3], (1, 3), torch.Size([1, 3]), [numpy.int64(1), 3]])
     def test_shapes(self, shape: Any) -> None:
         assert self.leaf(shape).opt_shape == tuple(shape)
 
@@ -328,7 +328,7 @@ class TestBinding:
     @pytest.mark.parametrize(
         ("spec", "message"),
         [
-            (CompileSpec([(1,), (2,), (3,)]), r"inputs\[2\]: no such argument; forward\(x, mask\) takes 2, 3 are given"),
+            (CompileSpec([(1,), (2,), (3,)]), r"inputs\[2\]: no such .*\(x, mask\) takes 2, 3 are given"),
             (CompileSpec([(1,)]), r"forward\(x, mask\) needs mask; given: 1 positional"),
             (CompileSpec(), r"forward\(x, mask\) needs x, mask"),
             (CompileSpec([(1,)], kwarg_inputs={"msk": (1,)}), "did you mean 'mask'"),

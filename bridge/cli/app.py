@@ -9,6 +9,7 @@ import contextlib
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -52,9 +53,7 @@ def make_app() -> typer.Typer:
     ):
         app.command(name, no_args_is_help=True)(command)
     if find_spec("bridge.cli.rules"):
-        from bridge.cli import rules
-
-        app.add_typer(rules.app, name="rules")
+        app.add_typer(import_module("bridge.cli.rules").app, name="rules")
     return app
 
 

@@ -90,7 +90,7 @@ def _set_dtypes(found: list[Described], dtypes: Sequence[str]) -> None:
 
 
 def spec_inputs(found: Iterable[Described], argument_names: Sequence[str]) -> dict[str, Any]:
-    """``inputs`` and ``kwarg_inputs`` of a CompileSpec: by name where the names are the module's arguments, else by place."""
+    """A CompileSpec's ``inputs`` and ``kwarg_inputs``: by name where the names are its arguments', else by place."""
     from bridge.spec import Input
 
     made = [(one.name, Input.at(f"input {one.name or index}", **one.settings)) for index, one in enumerate(found)]

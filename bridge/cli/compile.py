@@ -51,5 +51,5 @@ def compile_module(
         torch.jit.save(compiled, str(target))
     engines = inspect(compiled).engines
     made = ", ".join(sorted({f"{one.plan.header.backend} {one.plan.header.version}" for one in engines}))
-    count = f"{len(engines)} engine{'' if len(engines) == 1 else 's'} ({made})" if engines else "no engine: all in PyTorch"
+    count = f"engines: {len(engines)} ({made})" if engines else "no engine: all in PyTorch"
     typer.echo(f"{target}: {count}, {amount(target.stat().st_size)}, in {seconds(took)}")

@@ -21,14 +21,16 @@ def load_module(path: Path) -> Any:
     """
     import torch
 
-    import bridge.runtime.op  # registers the operator that compiled modules call
+    import bridge  # noqa: F401 - registers the operator that compiled modules call
     from bridge.logging import quiet_exporter
 
     if not path.is_file():
         raise BridgeError(f"there is no file {path}")
     try:
         with quiet_exporter():
-            return torch.export.load(path) if path.suffix == ".pt2" else torch.jit.load(path, map_location="cpu")
+            if path.suffix == ".pt2":
+                return torch.export.load(path)
+            return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise BridgeError(
             f"{path} is no TorchScript module",

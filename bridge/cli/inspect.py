@@ -11,7 +11,9 @@ import typer
 
 def inspect_file(
     file: Annotated[Path, typer.Argument(help="Compiled module (.ts), plan, or serialized TensorRT engine.")],
-    layers: Annotated[bool, typer.Option(help="Also list the layers; TensorRT's engines need their GPU for it.")] = False,
+    layers: Annotated[
+        bool, typer.Option(help="Also list the layers; TensorRT's engines need their GPU for it.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Shows a compiled module's engines: inputs, outputs, profiles, layers, and how they were made.

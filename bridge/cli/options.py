@@ -18,7 +18,9 @@ _BUILD = "Build"
 Module = Annotated[Path, typer.Argument(help="TorchScript module (.ts, .pt) or exported program (.pt2).")]
 Inputs = Annotated[
     list[str] | None,
-    typer.Option("--input", "-i", metavar="NAME:SHAPE[:DTYPE]", help="x:1x3x224x224; once per input.", rich_help_panel=_INPUTS),
+    typer.Option(
+        "--input", "-i", metavar="NAME:SHAPE[:DTYPE]", help="x:1x3x224x224; once per input.", rich_help_panel=_INPUTS
+    ),
 ]
 Minima = Annotated[
     list[str] | None,
@@ -37,9 +39,7 @@ Dtypes = Annotated[
     typer.Option("--dtype", metavar="[NAME:]DTYPE", help="Dtype of one input or of all.", rich_help_panel=_INPUTS),
 ]
 Precision = Annotated[str, typer.Option(help="float32, float16 or bfloat16.", rich_help_panel=_BUILD)]
-Backend = Annotated[
-    str, typer.Option(help="auto, tensorrt, tensorrt_rtx or onnxruntime.", rich_help_panel=_BUILD)
-]
+Backend = Annotated[str, typer.Option(help="auto, tensorrt, tensorrt_rtx or onnxruntime.", rich_help_panel=_BUILD)]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -83,7 +83,12 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+    )
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
 

@@ -26,12 +26,12 @@ def run_module(
     save: Annotated[Path | None, typer.Option(help="Where the outputs go (.pt).")] = None,
     reference: Annotated[
         Path | None,
-        typer.Option(help="Another module, called with the same inputs; exit code 1 when the outputs differ.", exists=True),
+        typer.Option(help="Another module, called with the same inputs; exit code 1 when outputs differ.", exists=True),
     ] = None,
     tolerance: Annotated[float, typer.Option(help="|a - b| <= tolerance (1 + |b|) is equal.")] = 1e-3,
     runs: Annotated[int, typer.Option(help="Calls to time.", min=1)] = 10,
     seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
-    device: Annotated[str, typer.Option(help="Where the inputs are: cpu, cuda:0; by default where the engine is.")] = "",
+    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda:0; by default where the engine does.")] = "",
 ) -> None:
     """Calls a module and prints its outputs and the median time of a call.
 
@@ -92,7 +92,7 @@ def _known(module: Any) -> list[Any]:
     engines = inspect(module).engines
     inputs = engines[0].signature.inputs if len(engines) == 1 else ()
     if not inputs or len(inputs) != len(argument_names(module)) or any(one.dims is None for one in inputs):
-        raise SpecError("the shapes of the inputs are not known", hint="give --input NAME:SHAPE for each, or --load FILE")
+        raise SpecError("the shapes of the inputs are not known", hint="give --input NAME:SHAPE, or --load FILE")
     return [
         Described(name, {"shape": tuple(getattr(size, "opt", size) for size in one.dims or ()), "dtype": one.dtype})
         for name, one in zip(argument_names(module), inputs, strict=True)

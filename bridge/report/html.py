@@ -20,7 +20,8 @@ h1 { font-size: 1.5rem; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2
 .verdict { border-left: .4rem solid var(--soft); background: var(--panel); padding: .75rem 1rem; margin: 1rem 0; }
 .verdict.good { border-color: var(--good); } .verdict.warning { border-color: var(--warning); }
 .verdict.bad { border-color: var(--bad); }
-.good { color: var(--good); } .warning { color: var(--warning); } .bad { color: var(--bad); } .soft { color: var(--soft); }
+.good { color: var(--good); } .warning { color: var(--warning); } .bad { color: var(--bad); }
+.soft { color: var(--soft); }
 .verdict.good, .verdict.warning, .verdict.bad { color: inherit; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }

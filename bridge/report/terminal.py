@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -62,4 +63,4 @@ def _cell(value: object) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return bool(text) and text.replace(",", "").replace(".", "").replace("e-", "").replace("e+", "").lstrip("-").isdigit()
+    return bool(re.fullmatch(r"-?[\d,]+(\.\d+)?(e[+-]\d+)?", text))

@@ -25,11 +25,11 @@ RENAMED = {
 _IMPLIED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ir": (lambda v: v in (None, "default", "ts", "torchscript", "dynamo"), "the module's own kind decides"),
     "use_explicit_typing": (lambda v: v is True, "networks are always strongly typed; precision sets the types"),
-    "engine_capability": (lambda v: "standard" in str(v).lower() or "default" in str(v).lower(), "engines are standard"),
+    "engine_capability": (lambda v: str(v).lower().endswith(("standard", "default")), "engines are standard"),
     "calibrator": (lambda v: v is None, "TensorRT has dropped calibrators; quantize the module before compiling it"),
     "refit": (lambda v: not v, "engines are not refitted; compile again, the timing cache makes it quick"),
     "make_refittable": (lambda v: not v, "engines are not refitted; compile again, the timing cache makes it quick"),
-    "immutable_weights": (lambda v: bool(v), "engines are not refitted; compile again, the timing cache makes it quick"),
+    "immutable_weights": (bool, "engines are not refitted; compile again, the timing cache makes it quick"),
     "allow_shape_tensors": (lambda v: True, ""),
     "assume_dynamic_shape_support": (lambda v: True, ""),
     "pass_through_build_failures": (lambda v: True, ""),

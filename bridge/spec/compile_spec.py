@@ -282,9 +282,7 @@ def _settings_of(spec: Any) -> dict[str, Any]:
     return {"inputs": spec}
 
 
-def _leaf(
-    name: str, path: tuple[Any, ...], field: str, item: Input | Constant, *, default_dtype: torch.dtype
-) -> Leaf:
+def _leaf(name: str, path: tuple[Any, ...], field: str, item: Input | Constant, *, default_dtype: torch.dtype) -> Leaf:
     if isinstance(item, Constant):
         return Leaf(name, path, field, item.value, None, ())
     return Leaf(name, path, field, item, item.dtype or default_dtype, _dims(item, name))

@@ -26,9 +26,7 @@ def example_tensor(wanted: Input, shape: Shape, dtype: torch.dtype, generator: t
     return torch.randn(shape, generator=generator, dtype=wide).to(dtype)
 
 
-def _within(
-    bounds: tuple[float, float], shape: Shape, dtype: torch.dtype, generator: torch.Generator
-) -> torch.Tensor:
+def _within(bounds: tuple[float, float], shape: Shape, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
     low, high = bounds
     if dtype.is_floating_point:
         return (torch.rand(shape, generator=generator) * (high - low) + low).to(dtype)

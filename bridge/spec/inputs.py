@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -85,10 +86,11 @@ class Input:
 
     def _settle(self, field: str, given: dict[str, Any]) -> None:
         example = _checked_example(field, given["example"])
-        shapes = {kind: _as_sizes(f"{field}.{kind}", given[kind]) for kind in ("min_shape", "opt_shape", "max_shape")}
+        kinds = ("min_shape", "opt_shape", "max_shape")
+        shapes = {kind: _as_sizes(f"{field}.{kind}", given[kind]) for kind in kinds}
         dims = _as_dims(f"{field}.shape", given["shape"])
         dims, low, best, high = _agree(field, dims, shapes, example)
-        settled: dict[str, Any] = dict(zip(("shape", "min_shape", "opt_shape", "max_shape"), (dims, low, best, high), strict=True))
+        settled: dict[str, Any] = dict(zip(("shape", *kinds), (dims, low, best, high), strict=True))
         settled["example"] = example
         settled["dtype"] = _agreed_dtype(field, given["dtype"], example)
         settled["name"] = _checked_name(field, given["name"])
@@ -154,7 +156,7 @@ def _as_sizes(field: str, value: object) -> Shape | None:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise wrong(field, value, "a sequence of sizes", hint="for example (1, 3, 224, 224)")
     for axis, size in enumerate(value):
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        if isinstance(size, bool) or not isinstance(size, Integral) or int(size) < 0:
             raise wrong(f"{field}[{axis}]", size, "a size, zero or more")
     return tuple(int(size) for size in value)
 
@@ -167,7 +169,7 @@ def _as_dims(field: str, value: object) -> Dims | None:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise wrong(field, value, "a sequence of sizes and names", hint='for example ("batch", 3, 224, 224)')
     for axis, size in enumerate(value):
-        usable = size != "" if isinstance(size, str) else isinstance(size, int) and size >= -1
+        usable = size != "" if isinstance(size, str) else isinstance(size, Integral) and int(size) >= -1
         if not usable or isinstance(size, bool):
             raise wrong(f"{field}[{axis}]", size, "a size, a name or -1")
     return tuple(size if isinstance(size, str) else int(size) for size in value)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy
@@ -117,7 +118,7 @@ def normalized(item: Any, field: str) -> Any:
 def is_shape(item: object) -> bool:
     """Whether the item is a list or tuple of nothing but ints (also torch.Size)."""
     plain = isinstance(item, list | tuple) and not hasattr(item, "_fields")
-    return plain and all(isinstance(size, int) and not isinstance(size, bool) for size in item)  # type: ignore[attr-defined]
+    return plain and all(isinstance(size, Integral) and not isinstance(size, bool) for size in item)  # type: ignore[attr-defined]
 
 
 def is_nest(item: object) -> bool:
@@ -197,7 +198,8 @@ def _torch_tensorrt_input(item: Any, field: str) -> Input:
     example = getattr(item, "torch_tensor", None)
     shared = {"dtype": getattr(item, "dtype", None), "name": getattr(item, "name", None) or None}
     if isinstance(shape, Mapping):
-        return Input.at(field, **{kind: tuple(shape[kind]) for kind in ("min_shape", "opt_shape", "max_shape")}, **shared)
+        shapes = {kind: tuple(shape[kind]) for kind in ("min_shape", "opt_shape", "max_shape")}
+        return Input.at(field, **shapes, **shared)
     fits = isinstance(example, torch.Tensor) and tuple(example.shape) == tuple(shape)
     return Input.at(field, shape=tuple(shape), example=example if fits else None, **shared)
 
