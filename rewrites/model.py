@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import inliner, shape_inference, version_converter
+from onnx import inliner, shape_inference
 from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
-from rewrites.errors import RewriteError
+from rewrites.opsets import to_opset
 from rewrites.targets import Target
 
 SMALL = 1024
@@ -31,7 +31,7 @@ def load(model: onnx.ModelProto, target: Target, notes: list[str]) -> gs.Graph:
         model = inliner.inline_local_functions(model)
         notes.append("model-local functions were inlined")
     light, weights = _without_weights(model)
-    light = _to_opset(light, target, notes)
+    light = to_opset(light, target, notes)
     try:
         light = shape_inference.infer_shapes(light, data_prop=True)
     except shape_inference.InferenceError as error:
@@ -105,23 +105,3 @@ def _without_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str,
         if tensor.name not in given:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     return light, weights
-
-
-def _to_opset(model: onnx.ModelProto, target: Target, notes: list[str]) -> onnx.ModelProto:
-    """The model at an opset the target reads; unchanged when it is at one already."""
-    current = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
-    if current is None:
-        return model
-    oldest, newest = target.opsets()
-    wanted = min(max(current, oldest), newest)
-    if wanted == current:
-        return model
-    try:
-        converted = version_converter.convert_version(model, wanted)
-    except (RuntimeError, ValueError) as error:
-        raise RewriteError(
-            f"the model is at opset {current}, {target} reads {oldest} to {newest}, and it cannot be converted: {error}",
-            hint=f"export the model at opset {wanted}",
-        ) from error
-    notes.append(f"opset {current} -> {wanted}, which {target} reads")
-    return converted

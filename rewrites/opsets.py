@@ -1,0 +1,120 @@
+"""Raising and lowering a model's opset to one that the target reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import helper, inliner, version_converter
+
+from rewrites.errors import RewriteError
+from rewrites.schemas import attribute_defaults, schema_of
+from rewrites.targets import Target
+
+_OLDEST_RELABELLED = 20
+
+
+def to_opset(model: onnx.ModelProto, target: Target, notes: list[str]) -> onnx.ModelProto:
+    """The model at an opset the target reads; unchanged when it is at one already.
+
+    Lowered to 20 or more, operators newer than the target are replaced by what the ONNX specification defines them as,
+    and those of which the older version says the same stay as they are: ONNX's own converter refuses most of both.
+
+    Args:
+        model: left as it is.
+        target: says which opsets it reads.
+        notes: gets a sentence when something was done.
+
+    Raises:
+        RewriteError: when the model cannot be converted.
+    """
+    current = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
+    if current is None:
+        return model
+    oldest, newest = target.opsets()
+    wanted = min(max(current, oldest), newest)
+    if wanted == current:
+        return model
+    notes.append(f"opset {current} -> {wanted}, which {target} reads")
+    if _OLDEST_RELABELLED <= wanted < current:
+        model = _inlined(model, current, wanted)
+        if not list(_changed(model.graph, current, wanted)):
+            return _relabelled(model, wanted)
+    try:
+        return version_converter.convert_version(model, wanted)
+    except (RuntimeError, ValueError) as error:
+        raise RewriteError(
+            f"the model is at opset {current}, {target} reads {oldest} to {newest}, and it cannot be converted: {error}",
+            hint=f"export the model at opset {wanted}",
+        ) from error
+
+
+def _inlined(model: onnx.ModelProto, current: int, wanted: int) -> onnx.ModelProto:
+    """The model with the operators that the wanted opset lacks replaced by their definitions."""
+    for _ in range(4):
+        missing = {n.op_type for n in _changed(model.graph, current, wanted) if _has_function(n.op_type, current)}
+        if not missing:
+            break
+        names = [("", op) for op in sorted(missing)]
+        model = inliner.inline_selected_functions(model, names, inline_schema_functions=True)
+    return model
+
+
+def _has_function(op: str, opset: int) -> bool:
+    schema = schema_of(op, "", opset)
+    return schema is not None and (schema.has_function or schema.has_context_dependent_function)
+
+
+def _changed(graph: onnx.GraphProto, current: int, wanted: int) -> Iterator[onnx.NodeProto]:
+    """The nodes, in bodies too, that mean something else or nothing in the wanted opset."""
+    for node in graph.node:
+        if node.domain in ("", "ai.onnx") and not _same(node, current, wanted):
+            yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _changed(attribute.g, current, wanted)
+
+
+def _same(node: onnx.NodeProto, current: int, wanted: int) -> bool:
+    """Whether the older version has the node's inputs, outputs and attributes, with the same defaults."""
+    new, old = schema_of(node.op_type, "", current), schema_of(node.op_type, "", wanted)
+    if new is None or old is None:
+        return False
+    if new.since_version == old.since_version:
+        return True
+    given = {a.name for a in node.attribute}
+    before = attribute_defaults(node.op_type, "", wanted)
+    after = attribute_defaults(node.op_type, "", current)
+    unread = {name for name in after if name not in before and _says_nothing(node, name, after)}
+    agreed = all(after.get(name) == before[name] for name in before if name not in given)
+    fits = len(node.input) <= old.max_input and len(node.output) <= old.max_output
+    return given - unread <= before.keys() and after.keys() - unread <= before.keys() and agreed and fits
+
+
+def _says_nothing(node: onnx.NodeProto, name: str, defaults: dict[str, object]) -> bool:
+    """Whether an attribute that the older version lacks has its default."""
+    given = [helper.get_attribute_value(a) for a in node.attribute if a.name == name]
+    value = given[0].decode() if given and isinstance(given[0], bytes) else given[0] if given else defaults[name]
+    return value == defaults[name]
+
+
+def _relabelled(model: onnx.ModelProto, wanted: int) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for opset in copy.opset_import:
+        if opset.domain in ("", "ai.onnx"):
+            opset.version = wanted
+    _drop_unknown(copy.graph, wanted)
+    return copy
+
+
+def _drop_unknown(graph: onnx.GraphProto, wanted: int) -> None:
+    """Remove attributes, all at their defaults, that the opset does not have."""
+    for node in graph.node:
+        known = attribute_defaults(node.op_type, "", wanted)
+        if node.domain in ("", "ai.onnx"):
+            for attribute in [a for a in node.attribute if a.name not in known]:
+                node.attribute.remove(attribute)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _drop_unknown(attribute.g, wanted)
