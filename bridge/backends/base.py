@@ -32,20 +32,20 @@ class BuildSettings:
     """How an engine is built. Backends pass over what has no meaning for them, and say so in the plan's notes.
 
     Attributes:
-        workspace_size: bytes of device memory that a layer's kernels may use while they are chosen; None: all there is.
-        optimization_level: TensorRT's builder optimisation level, 0 (fast build) to 5 (thorough); None: TensorRT's own, 3.
+        workspace_size: bytes of device memory that the kernels of a layer may use; None: all there is.
+        optimization_level: TensorRT's builder optimisation level, 0 (fast build) to 5 (thorough); None: its own, 3.
         timing_cache: file that kernel timings are read from and added to, so that a second build is quick.
         disable_tf32: whether FP32 matrix products keep all 23 bits of mantissa, at a cost in speed.
         profiling_verbosity: what the engine tells about its layers when it is inspected or profiled.
         device: index of the GPU that it is built on and for.
         engine_capability: ``"standard"``, ``"safety"`` or ``"dla_standalone"``.
-        hardware_compatible: whether the engine also runs on other GPUs of the Ampere generation and later, at a cost in speed.
+        hardware_compatible: whether the engine also runs on other GPUs from Ampere on, at a cost in speed.
         version_compatible: whether later versions of TensorRT may run the engine.
         strip_plan: leave out weights that refitting can bring back.
         refittable: whether weights may be replaced without a new build.
         sparse_weights: use kernels for 2:4 structured sparsity where the weights have it.
         max_aux_streams: how many streams beside the main one TensorRT may use; None: its own choice.
-        shape_values: smallest, most frequent and largest values of inputs whose values decide shapes (those of a reshape, say).
+        shape_values: smallest, most frequent and largest values of inputs whose values decide shapes (a reshape's).
     """
 
     workspace_size: int | None = None
@@ -78,8 +78,8 @@ class Refusal:
     """A node that a backend does not take.
 
     Attributes:
-        node_name: the ONNX node's name, which holds its provenance; of a node inside a body where the backend tells, else of the node that
-            owns the body.
+        node_name: the ONNX node's name, which holds its provenance; of a node inside a body where the backend tells,
+            else of the node that owns the body.
         op_type: its operator.
         reason: the backend's own words.
     """
@@ -146,7 +146,9 @@ def get(name: str) -> Backend:
 
 
 def select(name: str = "auto") -> Backend:
-    """The backend of this name, ready to use; ``"auto"`` takes TensorRT where it and a GPU are there, else ONNX Runtime.
+    """The backend of this name, ready to use.
+
+    ``"auto"`` takes TensorRT where it and a GPU are there, else ONNX Runtime.
 
     Raises:
         SpecError: there is none of this name.

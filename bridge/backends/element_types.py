@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx
 
-_BY_ATTRIBUTE = {"Cast": "to", "RandomNormal": "dtype", "RandomUniform": "dtype", "RandomNormalLike": "dtype", "RandomUniformLike": "dtype",
-                 "EyeLike": "dtype", "Bernoulli": "dtype", "Multinomial": "dtype", "HannWindow": "output_datatype",
-                 "HammingWindow": "output_datatype", "BlackmanWindow": "output_datatype"}  # fmt: skip
+from bridge.runtime.dtypes import ONNX_NUMBERS
 
-_NUMBERS = {
-    f"tensor({name})": number
-    for name, number in {
-        "float": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "int32": 6, "int64": 7, "string": 8, "bool": 9, "float16": 10,
-        "double": 11, "uint32": 12, "uint64": 13, "bfloat16": 16, "float8e4m3fn": 17, "float8e5m2": 19,
-    }.items()
-}  # fmt: skip
+_BY_ATTRIBUTE = {
+    "Cast": "to",
+    **dict.fromkeys(("HannWindow", "HammingWindow", "BlackmanWindow"), "output_datatype"),
+    **dict.fromkeys(("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"), "dtype"),
+    **dict.fromkeys(("EyeLike", "Bernoulli", "Multinomial"), "dtype"),
+}
+
+_ONNX_SPELLING = {"float32": "float", "float64": "double", "float8_e4m3fn": "float8e4m3fn", "float8_e5m2": "float8e5m2"}
+_NUMBERS = {f"tensor({_ONNX_SPELLING.get(name, name)})": number for name, number in ONNX_NUMBERS.items()}
 TYPE_STRINGS = {number: text for text, number in _NUMBERS.items()}
 
 
@@ -114,7 +114,7 @@ def _from_schema(node: onnx.NodeProto, schema: onnx.defs.OpSchema, types: dict[s
 
 
 def formals(
-    parameters: list[onnx.defs.OpSchema.FormalParameter], count: int
+    parameters: Sequence[onnx.defs.OpSchema.FormalParameter], count: int
 ) -> list[onnx.defs.OpSchema.FormalParameter]:
     """The formal parameter of each of ``count`` actual ones: a variadic last one stands for all that follow."""
     return [parameters[min(index, len(parameters) - 1)] for index in range(count)] if parameters else []
@@ -124,7 +124,7 @@ def constraint_types(node: onnx.NodeProto, schema: onnx.defs.OpSchema, types: di
     """Type constraint (``"T"``) -> the element type that the node's inputs, and outputs already known, bind it to."""
     bound: dict[str, int] = {}
     for names, parameters in ((node.input, schema.inputs), (node.output, schema.outputs)):
-        for name, formal in zip(names, formals(list(parameters), len(names)), strict=False):
+        for name, formal in zip(names, formals(parameters, len(names)), strict=False):
             if name in types:
                 bound.setdefault(formal.type_str, types[name])
     return bound

@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU: always there, and runs the very graphs that TensorRT would be given.
 
-Its graph optimisations are off, so the numbers are those of the graph. A plan holds the model without its weights, and each weight in a
-section of its own that the session uses in place.
+Its graph optimisations are off, so the numbers are those of the graph. A plan holds the model without its weights, and
+each weight in a section of its own that the session uses in place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bridge.backends.weights import bindings, detach_weights
 from bridge.errors import BuildError, EngineError
 from bridge.runtime.plan import Plan, PlanHeader, Profile
 from bridge.runtime.session import Session, load
-from bridge.runtime.session_onnxruntime import MODEL, WEIGHT, open_session
+from bridge.runtime.session_onnxruntime import MODEL, WEIGHT, check_plan
 
 log = logging.getLogger("bridge.backends.onnxruntime")
 
@@ -81,7 +81,7 @@ class OnnxRuntime:
 def _try(plan: Plan) -> None:
     """Loads the plan once: ONNX Runtime finds what it cannot run only then."""
     try:
-        open_session(plan, torch.device("cpu"))
+        check_plan(plan)
     except EngineError as error:
         raise BuildError("ONNX Runtime does not take this graph", why=error.why) from error
 

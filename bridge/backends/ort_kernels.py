@@ -27,16 +27,20 @@ def _kernels() -> dict[tuple[str, str], list[_Kernel]]:
 
 
 def missing(node: onnx.NodeProto, model: onnx.ModelProto, types: dict[str, int]) -> str | None:
-    """Why ONNX Runtime has no kernel for this node on the CPU; None when it has one, or makes one from a function or by casting FP16."""
+    """Why ONNX Runtime cannot run this node on the CPU.
+
+    None when it has a kernel, or makes one: from the operator's definition as a function, or by casting FP16 to FP32.
+    """
     domain = "" if node.domain == "ai.onnx" else node.domain
     schema = schema_of(node, model)
     kernels = _kernels().get((domain, node.op_type), [])
     if schema is None and not kernels:
-        return f"ONNX Runtime knows no operator {node.op_type} of domain {domain or 'ai.onnx'!r} at version {opset(model, node.domain)}"
+        version = opset(model, node.domain)
+        return f"ONNX Runtime knows no operator {node.op_type} of domain {domain or 'ai.onnx'!r} at version {version}"
     if schema is None or has_kernel(node, model, types):
         return None
     bound = constraint_types(node, schema, types)
-    if (schema.has_function or schema.has_context_dependent_function) and _standard_allows(schema, bound):
+    if _is_function(schema) and _standard_allows(schema, bound):
         return None
     text = ", ".join(f"{name}={TYPE_STRINGS.get(number, number)}" for name, number in bound.items())
     return (
@@ -45,7 +49,7 @@ def missing(node: onnx.NodeProto, model: onnx.ModelProto, types: dict[str, int])
 
 
 def has_kernel(node: onnx.NodeProto, model: onnx.ModelProto, types: dict[str, int]) -> bool:
-    """Whether there is a kernel for the node's very types, FP16 counting as FP32, which ONNX Runtime casts by itself."""
+    """Whether there is a kernel for the node's types; FP16 counts as FP32, since ONNX Runtime casts it by itself."""
     domain = "" if node.domain == "ai.onnx" else node.domain
     schema = schema_of(node, model)
     since = schema.since_version if schema is not None else opset(model, node.domain) or 1
@@ -69,3 +73,7 @@ def _standard_allows(schema: onnx.defs.OpSchema, bound: dict[str, int]) -> bool:
         for item in schema.type_constraints
         if item.type_param_str in bound
     )
+
+
+def _is_function(schema: onnx.defs.OpSchema) -> bool:
+    return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]

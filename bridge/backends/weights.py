@@ -27,7 +27,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def detach_weights(graph: gs.Graph) -> tuple[onnx.ModelProto, dict[str, Array]]:
-    """The graph's model, and its large constants by the name of the initializer that stands for each in the model's main graph.
+    """The graph's model, and its large constants by the names of the main graph's initializers that stand for them.
 
     Args:
         graph: left as it was. Constants of If and Loop bodies become initializers of the main graph.

@@ -56,7 +56,7 @@ def _logger_class(trt: ModuleType) -> type[Any]:
     }
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-        """Passes messages to the logger ``bridge.tensorrt``; a warning or error that was said before goes to its debug level."""
+        """Passes messages to the logger ``bridge.tensorrt``; one that was said before goes to its debug level."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)

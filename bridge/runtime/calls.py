@@ -22,8 +22,8 @@ class EngineCall:
     Attributes:
         plan: the very tensor that the call passes.
         signature: what the call says about it.
-        write_signature: puts another text in the place of the signature, for what will be saved: a TorchScript graph that has
-            run once goes on with the one that it had.
+        write_signature: puts another text in the place of the signature, for what will be saved: a TorchScript graph
+            that has run once goes on with the one that it had.
     """
 
     plan: torch.Tensor

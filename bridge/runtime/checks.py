@@ -54,29 +54,39 @@ def _check_dtype(wanted: InputSignature, tensor: torch.Tensor) -> None:
 def _check_shape(wanted: InputSignature, shape: tuple[int, ...], seen: dict[str, tuple[str, int]]) -> None:
     if wanted.dims is None:
         return
-    text = "x".join(map(str, shape)) or "a scalar"
     if len(shape) != len(wanted.dims):
         raise EngineError(
-            f"input {wanted.name!r} has rank {len(shape)} ({text}); the engine takes rank {len(wanted.dims)}: {_may_be(wanted)}"
+            f"input {wanted.name!r} has rank {len(shape)} ({_text(shape)}); "
+            f"the engine takes rank {len(wanted.dims)}: {_may_be(wanted)}"
         )
-    for axis, (size, dim) in enumerate(zip(shape, wanted.dims, strict=True)):
-        low, high = (dim.min, dim.max) if isinstance(dim, Range) else (dim, dim)
-        if not low <= size <= high:
-            allowed = f"{low} to {high}" if low != high else str(low)
-            raise EngineError(
-                f"input {wanted.name!r} has shape {text}; dimension {axis} is {size} and may be {allowed}",
-                why=f"the engine was built for {_may_be(wanted)}",
-                hint="compile with a min and max that include it"
-                if low != high
-                else "compile with a range for this dimension",
-            )
+    for axis, dim in enumerate(wanted.dims):
+        _check_size(wanted, shape, axis)
         if isinstance(dim, Range) and dim.name is not None:
-            first, other = seen.setdefault(dim.name, (f"{wanted.name!r}, dimension {axis}", size))
-            if other != size:
+            first, size = seen.setdefault(dim.name, (f"{wanted.name!r}, dimension {axis}", shape[axis]))
+            if shape[axis] != size:
                 raise EngineError(
-                    f"input {wanted.name!r} has shape {text}; dimension {axis} ({dim.name!r}) is {size}, but {other} in {first}",
+                    f"input {wanted.name!r} has shape {_text(shape)}; "
+                    f"dimension {axis} ({dim.name!r}) is {shape[axis]}, but {size} in {first}",
                     why="dimensions of one name have one size",
                 )
+
+
+def _check_size(wanted: InputSignature, shape: tuple[int, ...], axis: int) -> None:
+    dim = wanted.dims[axis] if wanted.dims is not None else shape[axis]
+    low, high = (dim.min, dim.max) if isinstance(dim, Range) else (dim, dim)
+    if low <= shape[axis] <= high:
+        return
+    is_range = low != high
+    raise EngineError(
+        f"input {wanted.name!r} has shape {_text(shape)}; "
+        f"dimension {axis} is {shape[axis]} and may be {f'{low} to {high}' if is_range else low}",
+        why=f"the engine was built for {_may_be(wanted)}",
+        hint=f"compile with {'a min and max that include it' if is_range else 'a range for this dimension'}",
+    )
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a scalar"
 
 
 def _may_be(wanted: InputSignature) -> str:

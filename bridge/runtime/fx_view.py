@@ -31,7 +31,7 @@ class _Translation:
         self._script = torch_private.graph_of(module).copy()
         torch_private.inline(self._script)
         self._root = torch.nn.Module()
-        self._graph = torch.fx.Graph(self._root)
+        self._graph = torch.fx.Graph()
         self._values: dict[str, Any] = {}
 
     def run(self) -> torch.fx.GraphModule:

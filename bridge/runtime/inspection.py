@@ -33,8 +33,8 @@ class EngineInspection:
         size: bytes of the plan.
         signature: what the module says about the call, its options too; None for a plan or an engine by itself.
         calls: how many places of the module call it.
-        layers: a dict for each layer, with its name, type and origin as far as the backend tells; None where the engine cannot be
-            opened here.
+        layers: a dict for each layer, with its name, type and origin as far as the backend tells; None where the engine
+            cannot be opened here.
         why_no_layers: why it could not be opened.
     """
 
@@ -115,8 +115,8 @@ def inspect(
     """What a compiled module or an engine is made of.
 
     Args:
-        subject: a compiled or loaded module, a plan, the bytes of a plan or of a serialized engine, or the path of a file that holds
-            a saved module, a plan or an engine.
+        subject: a compiled or loaded module, a plan, the bytes of a plan or of a serialized engine, or the path of a
+            file that holds a saved module, a plan or an engine.
         backend: ``"tensorrt"`` or ``"tensorrt_rtx"``: what a serialized engine is for.
 
     Raises:
@@ -140,7 +140,8 @@ def _of_file(path: Path, backend: str) -> Inspection:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*deprecated")
         try:
-            return _of_module(torch.jit.load(path, map_location="cpu"))
+            module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            return _of_module(module)
         except RuntimeError as error:
             raise BridgeError(
                 "this is no TorchScript module", where=str(path), why=str(error).splitlines()[0]

@@ -30,7 +30,7 @@ _Shapes = tuple[torch.Size, ...]
 
 @dataclass(frozen=True)
 class _Layout:
-    """What the engine does with inputs of certain shapes: the profile that fits, and each output's shape, None where its data decide."""
+    """What follows from inputs of certain shapes: the profile, and each output's shape, None where the data decide."""
 
     profile: int
     outputs: list[torch.Size | None]
@@ -39,8 +39,8 @@ class _Layout:
 class Lane:
     """Calls from one stream, one at a time; the lock is held while work is enqueued, never while it runs.
 
-    From the default stream the engine runs on a stream of its own, ordered before and after by events: on the default stream itself
-    TensorRT would synchronise the device.
+    From the default stream the engine runs on a stream of its own, ordered before and after by events: on the default
+    stream itself TensorRT would synchronise the device.
     """
 
     def __init__(self, session: TensorRTSession, stream: torch.cuda.Stream) -> None:
@@ -48,9 +48,10 @@ class Lane:
         self._session = weakref.ref(session)
         self._trt, self._device, self._profiles = session.trt, session.device, session.profiles
         self.stream, self._lock = stream, threading.Lock()
-        self._own = torch.cuda.Stream(session.device) if stream.cuda_stream == 0 else None
+        self._own = _new_stream(session.device) if stream.cuda_stream == 0 else None
         self._handle = (self._own or stream).cuda_stream
-        self._before, self._after = torch.cuda.Event(), torch.cuda.Event()
+        self._before = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._after = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._context = session.engine.create_execution_context()
         self._told: tuple[_Shapes, int | None] | None = None
         self._layout: _Layout | None = None
@@ -94,7 +95,7 @@ class Lane:
         return self._graphs[key]
 
     def _capture(self, inputs: list[torch.Tensor], options: RunOptions) -> CapturedCall | None:
-        twin = Lane(self._owner(), torch.cuda.Stream(self._device))  # a graph needs a context that nothing else changes
+        twin = Lane(self._owner(), _new_stream(self._device))  # a graph needs a context that nothing else changes
         if self._host_inputs:
             why = "the values of an input decide shapes"
         elif None in twin.layout(inputs, options).outputs:
@@ -215,6 +216,10 @@ class CapturedCall:
             mine.copy_(given)
         self._graph.replay()
         return [output.clone() for output in self._outputs]
+
+
+def _new_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _within(shape: torch.Size, limits: tuple[tuple[int, ...], ...]) -> bool:

@@ -41,7 +41,8 @@ def configure(module: torch.nn.Module, **options: Any) -> None:
     """Changes how a compiled module runs, from its next call on; a module that is saved afterwards keeps the change.
 
     Args:
-        module: what ``bridge.compile`` or ``torch.jit.load`` gave; changed in place, with every copy that shares its engines.
+        module: what ``bridge.compile`` or ``torch.jit.load`` gave; changed in place, with every copy that shares its
+            engines.
         options: ``profile`` and ``cuda_graphs``: see :class:`bridge.runtime.session.RunOptions`.
 
     Raises:
@@ -67,7 +68,7 @@ def configure(module: torch.nn.Module, **options: Any) -> None:
 
 
 class _Holder(torch.nn.Module):
-    """A plan as an attribute that is no buffer: ``.to(device)`` leaves it on the host, and ``state_dict`` leaves it out."""
+    """A plan as an attribute that is no buffer: ``.to(device)`` leaves it on the host, ``state_dict`` leaves it out."""
 
     def __init__(self, plan: torch.Tensor) -> None:
         super().__init__()
@@ -84,8 +85,8 @@ def embed_engine_in_new_module(
 ) -> torch.jit.ScriptModule:
     """A TorchScript module around an engine that was built elsewhere.
 
-    Its forward method takes the engine's inputs as tensors, in the order of ``input_names``, and gives back one tensor, or a tuple
-    when there are several outputs.
+    Its forward method takes the engine's inputs as tensors, in the order of ``input_names``, and gives back one tensor,
+    or a tuple when there are several outputs.
 
     Args:
         engine: a serialized engine of TensorRT, a plan of bridge, or the bytes of one.

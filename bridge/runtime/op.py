@@ -1,7 +1,8 @@
-"""The operator that every compiled module calls: `bridge::execute_engine(Tensor[] inputs, Tensor plan, str signature) -> Tensor[]`.
+"""The operator that every compiled module calls.
 
-Saved modules hold this schema, so it does not change. What a call needs (the loaded engine, the checks that its shapes have passed, the
-casts) hangs on the plan's Python object, which lives as long as the tensor: a call with shapes seen before looks up one dictionary.
+Its schema, `bridge::execute_engine(Tensor[] inputs, Tensor plan, str signature) -> Tensor[]`, does not change: saved
+modules hold it. What a call needs (the loaded engine, the checks that its shapes have passed, the casts) hangs on the
+plan's Python object, which lives as long as the tensor: a call with shapes seen before looks up one dictionary.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def _position(places: dict[str, int], name: str, kind: str) -> int:
 
 
 class _Calls:
-    """What hangs on a plan's tensor: its routes under the signature last used. A copy or a pickle of the tensor starts anew."""
+    """What hangs on a plan's tensor: its routes under the signature last used. A copy of the tensor starts anew."""
 
     def __init__(self) -> None:
         self.options: dict[str, Any] = {}
@@ -126,7 +127,7 @@ def _calls_of(plan: torch.Tensor) -> _Calls:
 
 
 def set_options(plan: torch.Tensor, options: Mapping[str, Any]) -> None:
-    """Lets the calls of this plan, from the next one on, run with these options in the place of those in their signature."""
+    """Lets the calls of this plan, from the next one on, run with these options over those in their signature."""
     calls = _calls_of(plan)
     with calls.lock:
         calls.options = {**calls.options, **options}
@@ -153,12 +154,13 @@ def _fake(inputs: list[torch.Tensor], plan: torch.Tensor, signature: str) -> lis
 
 
 def _register() -> torch.library.Library:
-    library = torch.library.Library("bridge", "DEF")
-    library.define(SCHEMA)
+    library = torch.library.Library("bridge", "DEF")  # type: ignore[no-untyped-call]
+    library.define(SCHEMA)  # type: ignore[no-untyped-call]
     for key in ("CPU", "CUDA"):
-        library.impl("execute_engine", execute_engine, key)
+        library.impl("execute_engine", execute_engine, key)  # type: ignore[no-untyped-call]
     # engines are not differentiable: past the autograd layer, so that outputs never ask for a gradient
-    library.impl("execute_engine", torch.library.fallthrough_kernel, "Autograd")
+    past = torch.library.fallthrough_kernel
+    library.impl("execute_engine", past, "Autograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake("bridge::execute_engine", _fake, lib=library)
     return library
 

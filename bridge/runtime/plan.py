@@ -1,8 +1,9 @@
 """The container of a built engine: what `bridge::execute_engine` takes as its uint8 tensor.
 
-Layout, little-endian: 8 bytes magic, uint32 format version, uint32 zero, uint64 length of the header, the header (JSON, UTF-8), then
-sections, each at a multiple of 256 bytes from the start. The header's ``digest`` is the SHA-256 of the whole container in which the
-digest itself is written as 64 zeros: the key under which an engine is loaded once per device.
+Layout, little-endian: 8 bytes magic, uint32 format version, uint32 zero, uint64 length of the header, the header
+(JSON, UTF-8), then sections, each at a multiple of 256 bytes from the start, zeros between them. The header's
+``digest`` is the SHA-256 of the whole container in which the digest itself is written as 64 zeros: the key under which
+an engine is loaded once per device.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Binding:
     Attributes:
         name: the ONNX graph's name for it.
         dtype: its PyTorch name, e.g. ``"float16"``.
-        shape: one entry per dimension: a size, or the name of a dynamic dimension; None where not even the rank is known.
+        shape: a size, or the name of a dynamic dimension, for each dimension; None where not even the rank is known.
     """
 
     name: str
@@ -82,7 +83,7 @@ class Plan:
     """
 
     def __init__(self, tensor: torch.Tensor) -> None:
-        # a second Python object over the same storage: what hangs on the caller's tensor can own this one without a cycle
+        # another Python object over the same storage: what hangs on the caller's tensor can own it without a cycle
         self._tensor = tensor.detach().view(-1)
         self._bytes: np.ndarray[Any, np.dtype[np.uint8]] = self._tensor.numpy()
         record = self._read_record()
@@ -110,16 +111,19 @@ class Plan:
 
     @classmethod
     def pack(cls, header: PlanHeader, sections: Mapping[str, Any]) -> Plan:
-        """Writes a new plan; the sections (anything with the buffer protocol, C-contiguous) are each copied once, into it."""
+        """Writes a new plan; each section (anything C-contiguous with the buffer protocol) is copied once, into it."""
         views = {name: _as_bytes(section) for name, section in sections.items()}
         text, places, total = _lay_out(header, views)
-        tensor = torch.zeros(total, dtype=torch.uint8)
+        tensor = torch.empty(total, dtype=torch.uint8)
         data = tensor.numpy()
         prefix = _PREFIX.pack(MAGIC, FORMAT, 0, len(text)) + text
-        data[: len(prefix)] = np.frombuffer(prefix, np.uint8)
-        for (_, start, size), view in zip(places, views.values(), strict=True):
-            data[start : start + size] = view
-        digest = hashlib.sha256(memoryview(data)).hexdigest().encode()
+        written = 0
+        for start, view in ((0, np.frombuffer(prefix, np.uint8)), *zip(places.values(), views.values(), strict=True)):
+            data[written:start] = 0
+            written = start + len(view)
+            data[start:written] = view
+        data[written:] = 0
+        digest = hashlib.sha256(data.data).hexdigest().encode()
         at = prefix.index(_NO_DIGEST.encode())
         data[at : at + len(digest)] = np.frombuffer(digest, np.uint8)
         return cls(tensor)
@@ -157,11 +161,11 @@ class Plan:
         return list(self._sections)
 
     def verify(self) -> None:
-        """Computes the digest again (about a second per GB); EngineError when the bytes have changed since they were written."""
+        """Computes the digest again (a second per GB); EngineError when the bytes have changed since."""
         header_end = _PREFIX.size + _PREFIX.unpack(self._bytes[: _PREFIX.size].tobytes())[3]
         head = self._bytes[:header_end].tobytes().replace(self.digest.encode(), _NO_DIGEST.encode(), 1)
         hasher = hashlib.sha256(head)
-        hasher.update(memoryview(self._bytes[header_end:]))
+        hasher.update(self._bytes[header_end:].data)
         if hasher.hexdigest() != self.digest:
             raise EngineError("this plan is damaged: its bytes do not match its digest", hint="copy or save it again")
 
@@ -176,20 +180,22 @@ def _align(offset: int) -> int:
     return -(-offset // ALIGNMENT) * ALIGNMENT
 
 
-def _lay_out(header: PlanHeader, views: Mapping[str, Any]) -> tuple[bytes, list[tuple[str, int, int]], int]:
-    """The header's text, where each section lies, and the length of the whole. The header's own length depends on the
-    offsets in it, so room for their largest form is set aside and what is left over is filled with blanks."""
-    room = _PREFIX.size + len(_record(header, [(name, 2**62, len(view)) for name, view in views.items()]))
-    places, offset = [], _align(room)
+def _lay_out(header: PlanHeader, views: Mapping[str, Any]) -> tuple[bytes, dict[str, int], int]:
+    """The header's text, where each section starts, and the length of the whole.
+
+    The header's own length depends on the offsets in it: room for their longest form is set aside, and blanks fill it.
+    """
+    room = _PREFIX.size + len(_record(header, dict.fromkeys(views, 2**62), views))
+    starts, offset = {}, _align(room)
     for name, view in views.items():
-        places.append((name, offset, len(view)))
+        starts[name] = offset
         offset = _align(offset + len(view))
-    text = _record(header, places).ljust(room - _PREFIX.size)
-    return text, places, offset
+    return _record(header, starts, views).ljust(room - _PREFIX.size), starts, offset
 
 
-def _record(header: PlanHeader, places: list[tuple[str, int, int]]) -> bytes:
-    record = {"digest": _NO_DIGEST, **asdict(header), "sections": places}
+def _record(header: PlanHeader, starts: Mapping[str, int], views: Mapping[str, Any]) -> bytes:
+    sections = [(name, start, len(views[name])) for name, start in starts.items()]
+    record = {"digest": _NO_DIGEST, **asdict(header), "sections": sections}
     return json.dumps(record, separators=(",", ":")).encode()
 
 

@@ -27,8 +27,8 @@ class RunOptions:
 
     Attributes:
         profile: index of the optimisation profile to use; None: the first that fits the shapes.
-        cuda_graphs: whether a call replays a CUDA graph that was captured for its shapes; where that is impossible, the engine
-            runs as without it, and the log says why.
+        cuda_graphs: whether a call replays a CUDA graph that was captured for its shapes; where that is impossible, the
+            engine runs as without it, and the log says why.
     """
 
     profile: int | None = None
@@ -48,7 +48,7 @@ class Session(Protocol):
 
     Attributes:
         device: where it runs, and where its outputs are.
-        input_devices: where each input must be: ``device``, but the CPU for one whose values TensorRT computes shapes from.
+        input_devices: where each input must be: ``device``, but the CPU for one from whose values shapes are computed.
     """
 
     inputs: tuple[Binding, ...]
@@ -60,7 +60,7 @@ class Session(Protocol):
         """Runs the engine.
 
         Args:
-            inputs: contiguous tensors on ``self.input_devices``, of the engine's own dtypes, in the order of ``self.inputs``.
+            inputs: contiguous, on ``self.input_devices``, of the engine's dtypes, in the order of ``self.inputs``.
             options: how; backends pass over what has no meaning for them.
 
         Returns:
@@ -103,7 +103,7 @@ def _open(plan: Plan, device: torch.device) -> Session:
 
 
 def session_device(backend: str, inputs: list[torch.Tensor]) -> torch.device:
-    """Where an engine of this backend runs for these inputs: the CPU for ONNX Runtime, else the first GPU among them."""
+    """Where an engine of this backend runs for these inputs: the CPU for ONNX Runtime, else the first GPU of them."""
     if backend == "onnxruntime":
         return torch.device("cpu")
     for tensor in inputs:

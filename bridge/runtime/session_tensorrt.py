@@ -1,4 +1,4 @@
-"""Running TensorRT engines: an execution context and its bindings per stream, outputs from PyTorch's allocator, nothing waited for."""
+"""Running TensorRT engines: a context per stream, outputs from PyTorch's allocator, nothing waited for."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def _check_gpu(plan: Plan, device: torch.device) -> None:
     here = f"{properties.major}.{properties.minor}"
     if built_for not in (None, here) and not plan.header.settings.get("hardware_compatible"):
         raise EngineError(
-            f"this engine was built for {plan.header.device.get('name')} (compute capability {built_for}); {device} is a "
-            f"{properties.name} ({here})",
+            f"this engine was built for {plan.header.device.get('name')} (compute capability {built_for}); "
+            f"{device} is a {properties.name} ({here})",
             hint="compile on this machine, or with hardware_compatible=True",
         )
 
@@ -68,7 +68,7 @@ class TensorRTSession:
         if plan.header.settings.get("version_compatible"):
             self._runtime.engine_host_code_allowed = True
         with logger(self._name).errors() as errors:
-            self.engine = self._runtime.deserialize_cuda_engine(memoryview(plan.section(ENGINE)))
+            self.engine = self._runtime.deserialize_cuda_engine(plan.section(ENGINE).data)
         if self.engine is None:
             raise EngineError(
                 f"{TITLES[self._name]} {trt.__version__} could not load this engine, built with {plan.header.version}",

@@ -1,8 +1,8 @@
 """What must be known about an engine without reading its plan: the string argument of `bridge::execute_engine`.
 
-A kernel for fake tensors cannot read the plan, so the element types and the shapes of the outputs stand here, the shapes as expressions
-over the inputs' shapes: ``"i0.2"`` is the size of input 0 in dimension 2; ``+ - * // %``, ``floor(a / b)``, ``ceil(a / b)``, ``min`` and
-``max`` combine them; ``"?"`` is known only once the engine has run.
+A kernel for fake tensors cannot read the plan, so the element types and the shapes of the outputs stand here, the
+shapes as expressions over the inputs' shapes: ``"i0.2"`` is the size of input 0 in dimension 2; ``+ - * // %``,
+``floor(a / b)``, ``ceil(a / b)``, ``min`` and ``max`` combine them; ``"?"`` is known only once the engine has run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Evaluator: TypeAlias = "Callable[[Shapes], Any]"
 
 @dataclass(frozen=True)
 class Range:
-    """The sizes that a dynamic dimension may have, both ends included; dimensions of one name have one size in a call."""
+    """The sizes a dynamic dimension may have, both ends included; dimensions of one name have one size in a call."""
 
     min: int
     opt: int
@@ -92,7 +92,7 @@ class Signature:
         return _parse(text)
 
     def output_shapes(self, shapes: Shapes) -> list[list[Any] | None]:
-        """Each output's shape for these input shapes (ints or SymInts): one size per dimension, None where it is unknown."""
+        """Each output's shape for these input shapes (ints or SymInts); None stands for what is unknown."""
         return [None if out.dims is None else [evaluate(dim, shapes) for dim in out.dims] for out in self.outputs]
 
 

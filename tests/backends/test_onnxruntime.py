@@ -137,6 +137,7 @@ def test_what_all_operators_of_a_model_need_is_not_refused():
     graph = unary("HardSwish", torch.float16)
     assert select("onnxruntime").refusals(graph) == []
     model = onnx.parser.parse_model(
-        '<ir_version: 9, opset_import: ["" : 18]> g (float[n, 4] x) => (float[n, 4] y) { s = Softmax(x) y = LayerNormalization(s, s) }'
+        '<ir_version: 9, opset_import: ["" : 18]> g (float[n, 4] x) => (float[n, 4] y)'
+        "{ s = Softmax(x) y = LayerNormalization(s, s) }"
     )
     assert select("onnxruntime").refusals(gs.import_onnx(model)) == []

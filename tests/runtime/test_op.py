@@ -162,7 +162,11 @@ def test_scripted_saved_and_loaded_in_a_fresh_process(linear, tmp_path):
     torch.testing.assert_close(copy.deepcopy(scripted)(x), expected)
     torch.jit.save(scripted, tmp_path / "model.ts")
     torch.save((x, expected), tmp_path / "data.pt")
-    code = "import torch, bridge.runtime, sys\nx, y = torch.load('data.pt')\nassert torch.equal(torch.jit.load('model.ts')(x), y)"
+    code = """
+import torch, bridge.runtime
+x, y = torch.load("data.pt")
+assert torch.equal(torch.jit.load("model.ts")(x), y)
+"""
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, check=True, timeout=120)
 
 
