@@ -1,0 +1,271 @@
+"""The operator on a GPU, over TensorRT engines."""
+
+import copy
+import gc
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import onnx_graphsurgeon as gs
+import pytest
+import torch
+
+from bridge.backends import BuildSettings, select
+from bridge.errors import EngineError
+from bridge.runtime import InputSignature, OutputSignature, Range, Signature, as_module, configure, inspect
+from bridge.runtime.module import embed_engine_in_new_module
+
+pytest.importorskip("tensorrt")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+    pytest.mark.filterwarnings("ignore:.*deprecated"),
+]
+
+DEVICE = torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(64, 64, generator=generator).div(8) for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def plan(weights):
+    x, h, r, y = (gs.Variable(name, np.float32, ["batch", 64]) for name in "xhry")
+    nodes = [
+        gs.Node("MatMul", "a#1", {}, [x, gs.Constant("w1", weights[0].numpy())], [h]),
+        gs.Node("Relu", "b#2", {}, [h], [r]),
+        gs.Node("MatMul", "c#3", {}, [r, gs.Constant("w2", weights[1].numpy())], [y]),
+    ]
+    graph = gs.Graph(nodes, [x], [y], opset=18)
+    return select("tensorrt").build(graph, [{"x": ((1, 64), (4, 64), (16, 64))}], BuildSettings(disable_tf32=True))
+
+
+@pytest.fixture(scope="module")
+def eager(weights):
+    first, second = (weight.to(DEVICE) for weight in weights)
+    return lambda x: torch.relu(x.float() @ first) @ second
+
+
+@pytest.fixture
+def module(plan):
+    return embed_engine_in_new_module(plan)
+
+
+def close(result, expected):
+    torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_shapes_streams_and_strides(module, eager):
+    side = torch.cuda.Stream()
+    for batch in (4, 1, 16, 4):
+        x = torch.randn(batch, 64, device=DEVICE)
+        close(module(x), eager(x))
+        close(module(x.t().contiguous().t()), eager(x))
+        with torch.cuda.stream(side):
+            y = torch.randn(batch, 64, device=DEVICE)
+            close(module(y), eager(y))
+
+
+def test_addresses_that_are_not_aligned(module, eager):
+    x = torch.randn(4 * 64 + 1, device=DEVICE)[1:].view(4, 64)
+    assert x.data_ptr() % 256
+    close(module(x), eager(x))
+
+
+def test_work_is_ordered_with_the_callers_stream(module, eager):
+    for stream in (torch.cuda.default_stream(), torch.cuda.Stream()):
+        with torch.cuda.stream(stream):
+            x = torch.randn(16, 64, device=DEVICE)
+            for _ in range(50):
+                before = torch.randn(2048, 2048, device=DEVICE) @ torch.randn(2048, 2048, device=DEVICE)
+                x = x + before[:16, :64] * 0 + 1
+                result = module(x) * 2
+                expected = eager(x) * 2
+                x.zero_()
+                close(result, expected)
+
+
+def test_wrong_inputs(module):
+    with pytest.raises(RuntimeError, match="input 'x' has shape 17x64"):
+        module(torch.zeros(17, 64, device=DEVICE))
+    with pytest.raises(RuntimeError, match="input 'x' is on cpu; this engine runs on cuda:0"):
+        module(torch.zeros(4, 64))
+
+
+def test_threads_and_their_streams(module, eager):
+    failures = []
+
+    def work(seed: int) -> None:
+        try:
+            with torch.cuda.stream(torch.cuda.Stream() if seed % 2 else torch.cuda.default_stream()):
+                for step in range(50):
+                    x = torch.full((1 + (seed + step) % 16, 64), float(seed), device=DEVICE)
+                    close(module(x), eager(x))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures[0]
+
+
+def test_memory_does_not_grow(module):
+    x = torch.randn(4, 64, device=DEVICE)
+    for _ in range(100):
+        module(x)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    for _ in range(2000):
+        module(x)
+    torch.cuda.synchronize()
+    assert torch.cuda.memory_allocated() == before
+
+
+def test_cuda_graphs(module, eager):
+    module = copy.deepcopy(module)
+    configure(module, cuda_graphs=True)
+    try:
+        for batch in (4, 16, 4, 4):
+            x = torch.randn(batch, 64, device=DEVICE)
+            first = module(x)
+            second = module(x + 1)
+            close(first, eager(x))
+            close(second, eager(x + 1))
+        for batch in range(1, 17):
+            x = torch.randn(batch, 64, device=DEVICE)
+            close(module(x), eager(x))
+    finally:
+        configure(module, cuda_graphs=False)
+
+
+def test_inside_the_users_own_capture(module, eager):
+    x = torch.randn(4, 64, device=DEVICE)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.stream(stream):
+        module(x)
+    with torch.cuda.graph(graph, stream=stream):
+        y = module(x)
+    x.copy_(torch.randn(4, 64, device=DEVICE))
+    graph.replay()
+    torch.cuda.synchronize()
+    close(y, eager(x))
+
+
+def test_saved_and_loaded_in_a_fresh_process_that_ends_cleanly(module, tmp_path):
+    x = torch.randn(3, 64, device=DEVICE)
+    torch.save((x, module(x)), tmp_path / "data.pt")
+    torch.jit.save(module, tmp_path / "model.ts")
+    code = """
+import torch, bridge.runtime
+x, y = torch.load("data.pt")
+module = torch.jit.load("model.ts")
+torch.testing.assert_close(module(x), y)
+module = torch.jit.load("model.ts", map_location="cuda")
+torch.testing.assert_close(module(x), y)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=tmp_path,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "error" not in done.stderr.lower()
+
+
+def test_raw_engines(plan, eager):
+    raw = plan.section("engine").tobytes()
+    module = embed_engine_in_new_module(raw)
+    x = torch.randn(5, 64, device=DEVICE)
+    close(module(x), eager(x))
+    with pytest.raises(RuntimeError, match="dimension 0 is 17 and may be 1 to 16"):
+        module(torch.zeros(17, 64, device=DEVICE))
+    assert [item.name for item in inspect(raw).inputs] == ["x"]
+    assert "layers" in str(inspect(module))
+    with pytest.raises(EngineError, match="does not take these bytes"):
+        embed_engine_in_new_module(b"x" * 1000)
+
+
+def test_export_and_compile(module, eager):
+    plain = as_module(module)
+    x = torch.randn(4, 64, device=DEVICE)
+    batch = torch.export.Dim("batch", min=1, max=16)
+    program = torch.export.export(plain, (x,), dynamic_shapes=({0: batch},), strict=False)
+    close(program.module()(x[:3]), eager(x[:3]))
+    compiled = torch.compile(plain, backend="aot_eager", fullgraph=True)
+    close(compiled(x), eager(x))
+
+
+def test_data_dependent_shapes():
+    x, i, y = (
+        gs.Variable("x", np.float32, ["n"]),
+        gs.Variable("i", np.int64, [1, "m"]),
+        gs.Variable("y", np.int64, ["m", 1]),
+    )
+    nodes = [gs.Node("NonZero", "nonzero#1", {}, [x], [i]), gs.Node("Transpose", "t#2", {"perm": [1, 0]}, [i], [y])]
+    plan = select("tensorrt").build(gs.Graph(nodes, [x], [y], opset=18), [{"x": ((1,), (8,), (64,))}])
+    signature = Signature(
+        (InputSignature("x", "float32", (), (Range(1, 8, 64),)),), (OutputSignature("y", "int64", ("?", 1)),)
+    ).to_json()
+    tensor = plan.to_tensor()
+    results = []
+    for size in (8, 64, 8, 1):
+        value = torch.randn(size, device=DEVICE).relu()
+        results.append((torch.ops.bridge.execute_engine([value], tensor, signature)[0], value.nonzero()))
+    for result, expected in results:
+        assert torch.equal(result, expected)
+    assert torch.ops.bridge.execute_engine([torch.zeros(8, device=DEVICE)], tensor, signature)[0].shape == (0, 1)
+
+
+def test_values_that_decide_shapes():
+    x, size, y = (
+        gs.Variable("x", np.float32, ["n"]),
+        gs.Variable("size", np.int64, [2]),
+        gs.Variable("y", np.float32, ["a", "b"]),
+    )
+    graph = gs.Graph([gs.Node("Reshape", "reshape#1", {}, [x, size], [y])], [x, size], [y], opset=18)
+    settings = BuildSettings(shape_values={"size": ((1, 1), (2, 4), (8, 8))})
+    plan = select("tensorrt").build(graph, [{"x": ((1,), (8,), (64,))}], settings)
+    module = embed_engine_in_new_module(plan)
+    value = torch.randn(12, device=DEVICE)
+    for shape in ((3, 4), (2, 6), (6, 2)):
+        for device in ("cpu", DEVICE):
+            assert torch.equal(module(value, torch.tensor(shape, device=device)), value.view(shape))
+
+
+def test_engines_are_freed_with_their_modules(plan):
+    from bridge.runtime.session_tensorrt import _alive
+
+    module = embed_engine_in_new_module(plan.to_tensor().numpy().tobytes())
+    module(torch.zeros(4, 64, device=DEVICE))
+    alive = len(_alive)
+    x, y = gs.Variable("x", np.float32, [7]), gs.Variable("y", np.float32, [7])
+    other = select("tensorrt").build(gs.Graph([gs.Node("Relu", "r#1", {}, [x], [y])], [x], [y], opset=18))
+    second = embed_engine_in_new_module(other)
+    second(torch.zeros(7, device=DEVICE))
+    assert len(_alive) == alive + 1
+    del second, other
+    gc.collect()
+    assert len(_alive) == alive
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_an_engine_goes_to_the_gpu_of_its_inputs(module, weights):
+    x = torch.randn(4, 64, device="cuda:1")
+    first, second = (weight.to("cuda:1") for weight in weights)
+    result = module(x)
+    assert result.device == x.device
+    close(result, torch.relu(x @ first) @ second)
