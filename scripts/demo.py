@@ -1,7 +1,7 @@
 """From a module to an engine and back, on real data: LeNet on scikit-learn's digits, ResNet-18 on a photograph.
 
-Each module is compiled and saved; a fresh process, which imports nothing but torch and bridge, loads it and runs it; what
-it gives is compared with what the module gave before.
+Each module is compiled and saved; a fresh process, which imports nothing but torch and bridge, loads it and runs it;
+what it gives is compared with what the module gave before.
 """
 
 from __future__ import annotations
