@@ -101,7 +101,7 @@ def _multi_head(inputs: Any, heads: int, qkv: Any, proj: Any, mask: Any, mask_ty
     scores = _scores(query, key, None, False, None)
     if mask is not None:
         scores = scores.masked_fill(_blocked(mask, mask_type), float("-inf"))
-    seen = scores.softmax(-1) if mask is None else _softmax(scores)
+    seen = scores.softmax(-1)
     mixed = (seen @ value).transpose(1, 2).reshape(inputs[0].shape[0], inputs[0].shape[1], qkv[0].shape[1])
     return torch.nn.functional.linear(mixed, *proj), seen
 

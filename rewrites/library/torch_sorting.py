@@ -1,0 +1,158 @@
+"""What sorting answers: the k-th value, the median, the most frequent value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rewrites import example, lowering, require, tensor
+
+
+def _first(found: Any, dim: int) -> Any:
+    """The first place along `dim` where `found` is true; 0 where it never is. TensorRT's ArgMax takes no vectors."""
+    import torch
+
+    size = found.shape[dim]
+    shape = [1] * found.dim()
+    shape[dim] = -1
+    places = torch.arange(size).reshape(shape).expand_as(found)
+    return torch.where(found, places, torch.full_like(places, size)).amin(dim) % size
+
+
+def _smallest(x: Any, k: int, dim: int, keepdim: bool) -> tuple[Any, Any]:
+    """The k-th smallest value, and the first place where it is."""
+    import torch
+
+    require(k <= 3840, "TensorRT's TopK takes 3,840 elements at most")
+    value = torch.topk(x, k, dim, largest=False, sorted=True)[0].select(dim, k - 1)
+    place = _first(x == value.unsqueeze(dim), dim)
+    return (value.unsqueeze(dim), place.unsqueeze(dim)) if keepdim else (value, place)
+
+
+@lowering(
+    "aten::kthvalue",
+    examples=[
+        example(self=(2, 5), k=2),
+        example(self=("n", 7, "m"), k=3, dim=1, keepdim=True),
+        example(self=("n",), k=2, _sizes={"n": 6}),
+    ],
+    refuses=[example(self=(2, 5000), k=4000, because="3,840")],
+)
+def kthvalue(x, k, dim=-1, keepdim=False):
+    """kthvalue -> TopK Slice: the last of the k smallest.
+
+    Source: TensorRT's TopK takes 3,840 elements at most.
+    """
+    import torch
+
+    return (x.clone(), torch.zeros_like(x, dtype=torch.int64)) if x.dim() == 0 else _smallest(x, k, dim, keepdim)
+
+
+def _median(x: Any, dim: int, keepdim: bool) -> tuple[Any, Any]:
+    """The lower median, or NaN and its place where there is one."""
+    import torch
+
+    values, indices = _smallest(x, (int(x.shape[dim]) + 1) // 2, dim, keepdim)
+    if not x.is_floating_point():
+        return values, indices
+    nan = torch.isnan(x).to(torch.int32)
+    has, first = nan.amax(dim, keepdim), _first(nan > 0, dim)
+    first = first.unsqueeze(dim) if keepdim else first
+    return torch.where(has > 0, torch.full_like(values, float("nan")), values), torch.where(has > 0, first, indices)
+
+
+@lowering(
+    "aten::median",
+    static={"x": None},
+    examples=[
+        example(self=(5,)),
+        example(self=(3, 4)),
+        example(self=tensor(2, 2, values=[[1.0, float("nan")], [2.0, 0.0]])),
+    ],
+    refuses=[example(self=("n",), because="static")],
+)
+def median(x):
+    """median -> TopK Slice: the last of the lower half, of all elements."""
+    return _median(x.reshape(-1), 0, False)[0]
+
+
+@lowering(
+    "aten::median.dim",
+    static={"x": ("dim",)},
+    examples=[
+        example(self=(2, 5), dim=1),
+        example(self=("n", 4, 3), dim=-2, keepdim=True),
+        example(self=tensor(2, 2, values=[[1.0, float("nan")], [2.0, 0.0]]), dim=0),
+        example(self=tensor(5, values=[4, 1, 3, 0, 2], dtype="int64"), dim=0),
+    ],
+    refuses=[example(self=(2, "n"), dim=1, because="static")],
+)
+def median_dim(x, dim, keepdim=False):
+    """median.dim -> TopK Slice: the last of the lower half."""
+    import torch
+
+    return (x.clone(), torch.zeros_like(x, dtype=torch.int64)) if x.dim() == 0 else _median(x, dim, keepdim)
+
+
+def _nanmedian(x: Any, dim: int, keepdim: bool) -> tuple[Any, Any]:
+    import torch
+
+    require(int(x.shape[dim]) <= 3840, "TensorRT's TopK takes 3,840 elements at most")
+    nan = torch.isnan(x)
+    values = torch.topk(x.masked_fill(nan, float("inf")), int(x.shape[dim]), dim, largest=False, sorted=True)[0]
+    known = (~nan).to(torch.int64).sum(dim, keepdim=True)
+    rank = torch.div(known - 1, 2, rounding_mode="trunc").clamp(min=0)
+    values = values.gather(dim, rank)
+    indices = _first((x == values) & ~nan, dim).unsqueeze(dim)
+    values = torch.where(known > 0, values, torch.full_like(values, float("nan")))
+    return (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
+
+
+_WITH_NAN = tensor(2, 3, values=[[1.0, float("nan"), 0.5], [2.0, 0.0, 4.0]])
+
+
+@lowering(
+    "aten::nanmedian",
+    static={"x": None},
+    examples=[example(self=_WITH_NAN), example(self=(3, 4))],
+    refuses=[example(self=("n",), because="static")],
+)
+def nanmedian(x):
+    """nanmedian -> TopK GatherElements: the middle of what is a number, of all elements."""
+    return _nanmedian(x.reshape(-1), 0, False)[0]
+
+
+@lowering(
+    "aten::nanmedian.dim",
+    static={"x": ("dim",)},
+    examples=[example(self=_WITH_NAN, dim=1), example(self=("n", 4, 3), dim=-2, keepdim=True)],
+    refuses=[example(self=(2, "n"), dim=1, because="static")],
+)
+def nanmedian_dim(x, dim, keepdim=False):
+    """nanmedian.dim -> TopK GatherElements: the middle of what is a number."""
+    import torch
+
+    return (x.clone(), torch.zeros_like(x, dtype=torch.int64)) if x.dim() == 0 else _nanmedian(x, dim, keepdim)
+
+
+@lowering(
+    "aten::mode",
+    examples=[
+        example(self=tensor(6, values=[3.0, 1.0, 2.0, 1.0, 3.0, 0.0])),
+        example(self=tensor("n", 4, dtype="int64", high=3), dim=-1, keepdim=True, _sizes={"n": 5}),
+        example(self=("n", 4, 3), dim=1),
+    ],
+)
+def mode(x, dim=-1, keepdim=False):
+    """mode -> Equal ReduceSum: the smallest of the values that equal most others, and where it is last."""
+    import torch
+
+    if x.dim() == 0:
+        return x.clone(), torch.zeros_like(x, dtype=torch.int64)
+    last = x.movedim(dim, -1)
+    count = (last.unsqueeze(-1) == last.unsqueeze(-2)).to(torch.int64).sum(-1)
+    most = count == count.amax(-1, keepdim=True)
+    high = last.amax(-1, keepdim=True)
+    values = torch.where(most, last, high).amin(-1, keepdim=True)
+    places = torch.arange(last.shape[-1]).expand_as(last)
+    indices = torch.where(last == values, places, torch.zeros_like(places)).amax(-1, keepdim=True)
+    return (values.movedim(-1, dim), indices.movedim(-1, dim)) if keepdim else (values.squeeze(-1), indices.squeeze(-1))
