@@ -6,6 +6,7 @@ Everything here is a thin, named step. What the steps mean together stands in :m
 
 from __future__ import annotations
 
+import functools
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -162,7 +163,12 @@ def has_schema(node: Node) -> bool:
 def schema(node: Node) -> _C.FunctionSchema | None:
     """The schema of the operator a node runs, None for the constructs of the language."""
     text = node.schema()
-    return None if text == "(no schema)" else _C.parse_schema(text)
+    return None if text == "(no schema)" else _parsed(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(text: str) -> _C.FunctionSchema:
+    return _C.parse_schema(text)
 
 
 def alias_db(graph: Graph) -> Any:
@@ -196,16 +202,20 @@ def _seam(around: Callable[[Symbolic, tuple[Any, ...]], Any]) -> Iterator[Any]:
     """Calls ``around(symbolic, arguments)`` in the place of each call of the exporter's symbolic functions."""
     from torch.onnx._internal.torchscript_exporter import utils
 
-    original = utils._run_symbolic_function
+    original, inference = utils._run_symbolic_function, _C._jit_pass_onnx_graph_shape_type_inference
 
     def run(*arguments: Any, **settings: Any) -> Any:
         return around(lambda: original(*arguments, **settings), arguments)
 
     utils._run_symbolic_function = run
+    # the exporter's inference over the finished graph ends the process on some graphs (a transpose after an expand);
+    # each node was inferred when it was made, and ONNX infers the finished model again
+    _C._jit_pass_onnx_graph_shape_type_inference = lambda *_: None  # type: ignore[assignment]
     try:
         yield utils
     finally:
         utils._run_symbolic_function = original
+        _C._jit_pass_onnx_graph_shape_type_inference = inference  # type: ignore[assignment]
 
 
 def export_graph(
@@ -274,3 +284,103 @@ def remove_attributes(nodes: Iterable[Node], name: str) -> None:
     for node in nodes:
         if node.hasAttribute(name):
             node.removeAttribute(name)
+
+
+def has_rank(value: Value) -> bool:
+    """Whether a tensor value's type tells its rank and dtype."""
+    type_ = value.type()
+    return type_.kind() == "TensorType" and type_.dim() is not None and type_.dtype() is not None
+
+
+# Graphs from scratch -------------------------------------------------------------------------------------------------
+
+
+def shell(root: torch.nn.Module, source: str) -> torch.jit.ScriptModule:
+    """A ScriptModule over ``root``'s parameters and buffers whose methods are the TorchScript ``source``."""
+    from torch.jit._recursive import create_script_module
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module: torch.jit.ScriptModule
+        module = create_script_module(root, lambda _: [], share_types=False)  # type: ignore[no-untyped-call]
+        module.define(source)
+    return module
+
+
+def attribute(graph: Graph, module: torch.jit.ScriptModule, path: str) -> Value:
+    """The tensor attribute at ``path`` (``layer1.0.weight``) of the module that is ``graph``'s first argument."""
+    value, owner = next(iter(graph.inputs())), module._c
+    for name in path.split("."):
+        node = graph.insertNode(graph.create("prim::GetAttr", [value], 1))
+        node.s_("name", name)
+        value = node.output()
+        found = owner.getattr(name)
+        is_module = isinstance(found, _C.ScriptModule)
+        value.setType(found._type() if is_module else _C.TensorType.get())
+        owner = found
+    return value
+
+
+def replace_output(graph: Graph, value: Value) -> None:
+    """Makes ``value`` the graph's one output."""
+    graph.registerOutput(value)
+    graph.eraseOutput(0)
+
+
+def is_value(thing: object) -> bool:
+    return isinstance(thing, Value)
+
+
+def float_type() -> _C.JitType:
+    return _C.FloatType.get()
+
+
+def bool_type() -> _C.JitType:
+    return _C.BoolType.get()
+
+
+def any_tensor_type() -> _C.JitType:
+    return _C.TensorType.get()
+
+
+def tuple_type(elements: Sequence[_C.JitType]) -> _C.JitType:
+    return _C.TupleType(list(elements))
+
+
+def without_optional(type_: _C.JitType) -> _C.JitType:
+    return type_.getElementType() if type_.kind() == "OptionalType" else type_
+
+
+def element_type(type_: _C.JitType) -> _C.JitType | None:
+    """What a list type holds; None when it is no list."""
+    return type_.getElementType() if type_.kind() == "ListType" else None
+
+
+def insert_call(
+    graph: Graph, operator: str, tensors: Sequence[Value], constants: Sequence[Any], results: int, after: Node
+) -> list[Value]:
+    """Inserts ``operator(Tensor[] tensors, *constants) -> Tensor[]`` behind ``after``; gives its results unpacked."""
+    listed = graph.create("prim::ListConstruct", list(tensors), 1)
+    listed.output().setType(_C.ListType(_C.TensorType.get()))
+    listed.insertAfter(after)
+    call_inputs = [listed.output(), *(constant(graph, value, listed) for value in constants)]
+    call = graph.create(operator, call_inputs, 1)
+    call.output().setType(_C.ListType(_C.TensorType.get()))
+    call.insertAfter(listed)
+    unpack = graph.create("prim::ListUnpack", [call.output()], results)
+    unpack.insertAfter(call)
+    return list(unpack.outputs())
+
+
+def insert_check(graph: Graph, test: str, value: Value, wanted: Any, message: str) -> None:
+    """Raises ``message`` at the start of the graph when ``test(value, wanted)`` is true."""
+    first = next(iter(graph.nodes()), graph.return_node())
+    condition = graph.create(test, [value, constant(graph, wanted, first)], 1)
+    condition.output().setType(_C.BoolType.get())
+    condition.insertBefore(first)
+    branch = graph.create("prim::If", [condition.output()], 0)
+    branch.insertBefore(first)
+    raising, _ = branch.addBlock(), branch.addBlock()
+    text = constant(graph, message, condition)
+    kind = constant(graph, None, condition)
+    raising.addNode("prim::RaiseException", [text, kind])
