@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import onnx
-from onnx import helper, inliner, version_converter
+from onnx import helper, inliner, shape_inference, version_converter
 
+from rewrites.definitions import DOMAIN, as_call, function_of, has_definition
 from rewrites.errors import RewriteError
 from rewrites.schemas import attribute_defaults, schema_of
 from rewrites.targets import Target
@@ -50,19 +51,34 @@ def to_opset(model: onnx.ModelProto, target: Target, notes: list[str]) -> onnx.M
 
 
 def _inlined(model: onnx.ModelProto, current: int, wanted: int) -> onnx.ModelProto:
-    """The model with the operators that the wanted opset lacks replaced by their definitions."""
+    """The model with the operators that the wanted opset lacks as what they are defined as."""
     for _ in range(4):
-        missing = {n.op_type for n in _changed(model.graph, current, wanted) if _has_function(n.op_type, current)}
-        if not missing:
+        if not any(has_definition(n.op_type, "", current) for n in _changed(model.graph, current, wanted)):
             break
-        names = [("", op) for op in sorted(missing)]
-        model = inliner.inline_selected_functions(model, names, inline_schema_functions=True)
+        copy = shape_inference.infer_shapes(model)
+        graph = copy.graph
+        known = {v.name: v.type for v in (*graph.input, *graph.value_info)}
+        known |= {t.name: helper.make_tensor_type_proto(t.data_type, t.dims) for t in graph.initializer}
+        _call_definitions(copy, graph, known, (current, wanted))
+        copy.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+        model = inliner.inline_local_functions(copy)
     return model
 
 
-def _has_function(op: str, opset: int) -> bool:
-    schema = schema_of(op, "", opset)
-    return schema is not None and (schema.has_function or schema.has_context_dependent_function)
+def _call_definitions(
+    model: onnx.ModelProto, graph: onnx.GraphProto, types: dict[str, onnx.TypeProto], versions: tuple[int, int]
+) -> None:
+    """Make every node of the graph, bodies too, that the older opset lacks a call of its definition."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _call_definitions(model, attribute.g, types, versions)
+        if node.domain not in ("", "ai.onnx") or _same(node, *versions):
+            continue
+        function = function_of(node, types, versions[0])
+        if function is not None:
+            node.CopyFrom(as_call(node, function, f"{node.op_type}_{len(model.functions)}", versions[0]))
+            model.functions.append(function)
 
 
 def _changed(graph: onnx.GraphProto, current: int, wanted: int) -> Iterator[onnx.NodeProto]:
