@@ -39,7 +39,8 @@ def configure(
     _set_flags(trt, config, settings, notes)
     _load_timing_cache(config, settings)
     for profile in profiles:
-        config.add_optimization_profile(_profile(builder, network, profile, settings))
+        if config.add_optimization_profile(_profile(builder, network, profile, settings)) < 0:
+            raise BuildError("TensorRT does not take a profile", why=f"its shapes (min, opt, max): {profile}")
     if not profiles:
         _require_static(network)
     if progress is not None:

@@ -99,6 +99,38 @@ def test_weights_in_bodies(dtype):
     torch.testing.assert_close(run(graph, value, torch.tensor(False))[0], value * second)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_loops_and_constants_from_outside(dtype):
+    # three times: state = state * scale + w, where scale is a small constant that the main graph uses too
+    w, scale = torch.randn(32, 32).to(dtype), torch.tensor([0.5]).to(dtype)
+    x, start, y = (gs.Variable(name, NUMPY[dtype], [32, 32]) for name in ("x", "start", "y"))
+    step, go, still = (
+        gs.Variable("step", np.int64, []),
+        gs.Variable("go", np.bool_, []),
+        gs.Variable("still", np.bool_, []),
+    )
+    state, scaled, after = (gs.Variable(name, NUMPY[dtype], None) for name in ("state", "scaled", "after"))
+    outside = gs.Constant("scale", as_numpy(scale))
+    inner = [
+        gs.Node("Identity", "go#4", {}, [go], [still]),
+        gs.Node("Mul", "mul#5", {}, [state, outside], [scaled]),
+        gs.Node("Add", "add#6", {}, [scaled, gs.Constant("w", as_numpy(w))], [after]),
+    ]
+    body = gs.Graph(inner, [step, go, state], [still, after], name="body", opset=18)
+    count = gs.Constant("count", np.array(3, np.int64))
+    nodes = [
+        gs.Node("Mul", "mul#1", {}, [x, outside], [start]),
+        gs.Node("Loop", "loop#2", {"body": body}, [count, gs.Variable.empty(), start], [y]),
+    ]
+    value = torch.randn(32, 32).to(dtype)
+    expected = value * scale
+    for _ in range(3):
+        expected = expected * scale + w
+    graph = gs.Graph(nodes, [x], [y], opset=18)
+    assert select("onnxruntime").refusals(graph) == []
+    torch.testing.assert_close(run(graph, value)[0], expected)
+
+
 def test_the_graph_is_not_optimised():
     # optimised, x + 1e8 - 1e8 might become x
     big = gs.Constant("big", np.array([1e8], np.float32))
