@@ -38,6 +38,7 @@ def _options(
 
 def make_app() -> typer.Typer:
     """The application with all its commands."""
+    from bridge.cli.check import check_module
     from bridge.cli.compile import compile_module
     from bridge.cli.engine import build_engine
     from bridge.cli.inspect import inspect_file
@@ -48,6 +49,7 @@ def make_app() -> typer.Typer:
     for name, command in (
         ("compile", compile_module),
         ("engine", build_engine),
+        ("check", check_module),
         ("run", run_module),
         ("inspect", inspect_file),
     ):
