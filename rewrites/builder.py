@@ -12,9 +12,10 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import helper, shape_inference
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from rewrites.errors import RewriteError
-from rewrites.graph import Editor, Value, bodies, plain
+from rewrites.graph import Editor, Value, bodies, constant_values, plain
 from rewrites.infer import SMALL, Dims, Typed, infer, numpy_type
 from rewrites.schemas import schema_of
 
@@ -94,7 +95,7 @@ class Builder:
         self._editor.insert(node, self._graph)
         self.created.append(node)
         types = list(_types or body_types or self._infer(node, values))
-        for tensor, (dtype, dims) in zip(outputs, types):
+        for tensor, (dtype, dims) in zip(outputs, types, strict=False):
             tensor.dtype, tensor.shape = dtype, None if dims is None else list(dims)
         results = tuple(Value(t, self._editor) for t in outputs)
         return results[0] if count == 1 else results
@@ -110,17 +111,23 @@ class Builder:
         graph = gs.import_onnx(model)
         if len(graph.inputs) != len(inputs):
             raise RewriteError(f"the spliced model has {len(graph.inputs)} inputs for {len(inputs)} values")
-        known = {id(t): v for t, v in zip(graph.inputs, inputs)}
+        known = {id(t): v for t, v in zip(graph.inputs, inputs, strict=False)}
         for node in graph.nodes:
             self._splice_node(node, known)
-        return tuple(self._spliced(t, known) for t in graph.outputs)  # type: ignore[misc]
+        return tuple(self._spliced(t, known) for t in graph.outputs)
 
-    def _spliced(self, tensor: gs.Tensor, known: dict[int, Value]) -> Value | None:
+    def _spliced(self, tensor: gs.Tensor, known: dict[int, Value]) -> Value:
         if id(tensor) not in known and isinstance(tensor, gs.Constant):
-            known[id(tensor)] = self.constant(tensor.values)
-        return known[id(tensor)] if tensor.name else None
+            known[id(tensor)] = self.constant(np.asarray(tensor.values))
+        return known[id(tensor)]
 
     def _splice_node(self, node: gs.Node, known: dict[int, Value]) -> None:
+        held = constant_values(node) if node.op == "Constant" else None
+        if held is not None:
+            known[id(node.outputs[0])] = self.constant(
+                np.asarray(held.load() if isinstance(held, LazyValues) else held)
+            )
+            return
         inner = bodies(node)
         for body in inner:
             self._rebind(body, known)
@@ -128,33 +135,57 @@ class Builder:
             [(numpy_type(t.dtype), t.shape and tuple(None for _ in t.shape)) for t in node.outputs] if inner else None
         )
         attributes = {name: plain(value) for name, value in node.attrs.items()}
-        inputs = [self._spliced(t, known) for t in node.inputs]
+        inputs = [self._spliced(t, known) if t.name else None for t in node.inputs]
         made = self.call(
             node.op, *inputs, _domain=node.domain or "", _outputs=len(node.outputs), _types=typed, **attributes
         )
-        for tensor, value in zip(node.outputs, made if isinstance(made, tuple) else (made,)):
+        for tensor, value in zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=False):
             folded = value.constant if value.known_dtype is not None else None
             known[id(tensor)] = value if folded is None else self.constant(folded)
 
     def _rebind(self, body: gs.Graph, known: dict[int, Value]) -> None:
         """Let a spliced body read the values of this graph, under names of its own."""
+        for tensor in body.inputs:
+            tensor.name = self._editor.unique(f"{self._prefix}/{tensor.name}")
         for node in body.nodes:
             node.name = self._editor.unique(f"{self._prefix}/{node.op}")
             for inner in bodies(node):
                 self._rebind(inner, known)
-            node.inputs = [known[id(t)].tensor if id(t) in known else t for t in node.inputs]
+            node.inputs = [self._outer(t, known) for t in node.inputs]
             for tensor in node.outputs:
                 tensor.name = self._editor.unique(f"{self._prefix}/{tensor.name}") if tensor.name else ""
-        for tensor in body.inputs:
-            tensor.name = self._editor.unique(f"{self._prefix}/{tensor.name}")
+        body.outputs = [self._body_output(t, body, known) for t in body.outputs]
+
+    def _outer(self, tensor: gs.Tensor, known: dict[int, Value]) -> gs.Tensor:
+        """What a spliced body reads: a value of this graph where it captures one."""
+        if id(tensor) in known or isinstance(tensor, gs.Constant):
+            return self._spliced(tensor, known).tensor
+        return tensor
+
+    def _body_output(self, tensor: gs.Tensor, body: gs.Graph, known: dict[int, Value]) -> gs.Tensor:
+        """A body's output, which a node of the body must make, also where it is an outer value."""
+        outer = self._outer(tensor, known)
+        if outer is tensor and not any(tensor is t for t in body.inputs):
+            return tensor
+        made = gs.Variable(self._editor.unique(f"{outer.name}/inner"), outer.dtype, outer.shape)
+        body.nodes.append(gs.Node("Identity", self._editor.unique(f"{self._prefix}/Identity"), {}, [outer], [made]))
+        return made
 
     def _promote(self, op_type: str, domain: str, inputs: Sequence[Any]) -> list[Value | None]:
         schema = schema_of(op_type, domain, self.opset)
         formals = list(schema.inputs) if schema else []
         kinds = [_kind(formals, i, op_type) for i in range(len(inputs))]
-        known = {k: v.known_dtype for k, v in zip(kinds, inputs) if isinstance(v, Value) and k and v.known_dtype}
-        known |= {k: v.dtype for k, v in zip(kinds, inputs) if isinstance(v, np.ndarray) and k and k not in known}
-        return [self._value(v, k, known) for v, k in zip(inputs, kinds)]
+        known = {
+            k: v.known_dtype
+            for k, v in zip(kinds, inputs, strict=False)
+            if isinstance(v, Value) and k and v.known_dtype
+        }
+        known |= {
+            k: v.dtype
+            for k, v in zip(kinds, inputs, strict=False)
+            if isinstance(v, np.ndarray) and k and k not in known
+        }
+        return [self._value(v, k, known) for v, k in zip(inputs, kinds, strict=False)]
 
     def _value(self, value: Any, kind: str, known: dict[str, Any]) -> Value | None:
         if value is None or isinstance(value, Value):
@@ -198,7 +229,7 @@ class Builder:
     def _body(self, name: str, function: Callable[..., Any], inputs: list[Typed]) -> tuple[gs.Graph, list[Value]]:
         graph = gs.Graph(name=self._editor.unique(f"{self._prefix}/{name}"), opset=self.opset)
         names = list(inspect.signature(function).parameters)[1:]
-        for label, (dtype, dims) in zip([*names, *["carried"] * len(inputs)], inputs):
+        for label, (dtype, dims) in zip([*names, *["carried"] * len(inputs)], inputs, strict=False):
             shape = None if dims is None else list(dims)
             graph.inputs.append(gs.Variable(self._editor.unique(f"{graph.name}/{label}"), dtype, shape))
         inner = Builder(self._editor, graph, graph.name, self.target)
@@ -263,7 +294,9 @@ def _body_inputs(op_type: str, attributes: dict[str, Any], values: Sequence[Valu
         return [(np.dtype(np.int64), ()), (np.dtype(bool), ()), *typed[2:]]
     scanned = int(attributes["num_scan_inputs"])
     axes = attributes.get("scan_input_axes") or [0] * scanned
-    return typed[: len(typed) - scanned] + [_without(t, a) for t, a in zip(typed[len(typed) - scanned :], axes)]
+    return typed[: len(typed) - scanned] + [
+        _without(t, a) for t, a in zip(typed[len(typed) - scanned :], axes, strict=False)
+    ]
 
 
 def _without(typed: Typed, axis: int) -> Typed:

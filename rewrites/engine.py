@@ -13,6 +13,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from rewrites import model as models
+from rewrites import torch_domain
 from rewrites.builder import Builder
 from rewrites.errors import Refusal, RewriteError
 from rewrites.graph import Editor, Node, Value
@@ -106,6 +107,7 @@ class Engine:
         for rule in fitting:
             for key in rule.keys() if isinstance(rule, NodeRule) else ():
                 self._index.setdefault(key, []).append(rule)
+        self._fitting: dict[tuple[str, str], list[NodeRule]] = {}
         self._lineage: dict[int, _Lineage] = {}
         self._refused: dict[tuple[str, str], Refused] = {}
         self.report.seconds.update(dict.fromkeys((r.name for r in fitting), 0.0))
@@ -128,7 +130,7 @@ class Engine:
         else:
             names = sorted({f.rule for f in self.report.fired[before:]})
             raise RewriteError(f"the rules do not come to an end: {', '.join(names)}", rule=names[0])
-        self.report.refused = [r for r in self._refused.values()]
+        self.report.refused = list(self._refused.values())
 
     def _run_rules(self, work: deque[gs.Node]) -> None:
         while work:
@@ -137,11 +139,15 @@ class Engine:
                 work.extend(self._visit(node))
 
     def _rules_for(self, node: gs.Node) -> list[NodeRule]:
-        domain = node.domain or ""
-        if not domain or domain == "ai.onnx":
-            return self._index.get(("", node.op), [])
-        exact = self._index.get((domain, node.op), [])
-        return exact + self._index.get((domain, node.op.partition(".")[0]), []) if "." in node.op else exact
+        domain = "" if node.domain in (None, "ai.onnx") else str(node.domain)
+        key = (domain, node.op)
+        if key not in self._fitting:
+            keys = [key]
+            if domain.startswith(torch_domain.PREFIX):
+                keys += [(domain, node.op.partition(".")[0]), torch_domain.ANY]
+            rules = {r.name: r for k in dict.fromkeys(keys) for r in self._index.get(k, [])}
+            self._fitting[key] = sorted(rules.values(), key=lambda r: r.priority)
+        return self._fitting[key]
 
     def _visit(self, node: gs.Node) -> list[gs.Node]:
         """Apply the first rule that fires at the node; the nodes to look at again."""
@@ -172,6 +178,9 @@ class Engine:
         except Exception as error:
             _undo(builder)
             what = error.what if isinstance(error, RewriteError) else f"{type(error).__name__}: {error}"
+            if rule.forgiving:
+                self._refused[rule.name, node.name] = Refused(rule.name, node.name, node.op, what)
+                return None
             hint = getattr(error, "hint", None) or f"turn it off with RuleSet.without({rule.name!r})"
             raise RewriteError(what, rule=f"{rule.name} ({rule.owner})", node=_where(node), hint=hint) from error
         return self._commit(rule, match, values, builder)
@@ -184,7 +193,7 @@ class Engine:
         """The replacement, checked against what it replaces."""
         values = [v if v is None or isinstance(v, Value) else op.constant(v) for v in made]
         values += [None] * (len(match.outputs) - len(values))
-        for i, (old, new) in enumerate(zip(match.outputs, values)):
+        for i, (old, new) in enumerate(zip(match.outputs, values, strict=False)):
             if new is None:
                 if self.editor.is_used(old):
                     raise Refusal(f"output {i} ({old.name}) is used, and the rule does not make it")
@@ -199,7 +208,7 @@ class Engine:
     def _commit(self, rule: Rule, match: Match, values: list[Value | None], op: Builder) -> list[gs.Node]:
         editor, made = self.editor, {id(n) for n in op.created}
         again = [n for t in match.outputs for n in editor.consumers(t)]
-        for old, new in zip(match.outputs, values):
+        for old, new in zip(match.outputs, values, strict=False):
             if new is None or new.tensor is old:
                 continue
             maker = editor.producer(new.tensor)
@@ -269,5 +278,5 @@ def _difference(old: Value, new: Value) -> str | None:
         return None
     if len(old.dims) != len(new.dims):
         return f"has rank {len(new.dims)} where it was {len(old.dims)}"
-    clash = any(type(a) is int and type(b) is int and a != b for a, b in zip(old.dims, new.dims))
+    clash = any(type(a) is int and type(b) is int and a != b for a, b in zip(old.dims, new.dims, strict=False))
     return f"has shape {list(new.dims)} where it was {list(old.dims)}" if clash else None

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 LARGEST = 4096
 DEEPEST = 40
 FOLDABLE = frozenset(
-    "Abs Add And Cast Ceil Concat ConstantOfShape Div Equal Expand Flatten Floor Gather GatherND Greater GreaterOrEqual "
-    "Identity Less LessOrEqual Max Min Mod Mul Neg Not Or Pow Range ReduceMax ReduceMin ReduceProd ReduceSum Reshape "
-    "Round Shape Sign Size Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze Where Xor ScatterElements ScatterND".split()
+    """Abs Add And Cast Ceil Concat ConstantOfShape Div Equal Expand Flatten Floor Gather GatherND Greater GreaterOrEqual
+    Identity Less LessOrEqual Max Min Mod Mul Neg Not Or Pow Range ReduceMax ReduceMin ReduceProd ReduceSum Reshape Round
+    ScatterElements ScatterND Shape Sign Size Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze Where Xor""".split()
 )
 
 

@@ -38,9 +38,9 @@ class Shape(tuple[Any, ...]):
 
 
 class Value:
-    """A value of the graph, as rules see it. What is not known (`shape`, `dtype`) refuses the match when it is asked for."""
+    """A value of the graph, as rules see it. What is not known (`shape`, `dtype`) refuses the match when asked for."""
 
-    __slots__ = ("tensor", "editor")
+    __slots__ = ("editor", "tensor")
 
     def __init__(self, tensor: gs.Tensor, editor: Editor) -> None:
         self.tensor, self.editor = tensor, editor
@@ -123,7 +123,7 @@ def _dim(dim: Any) -> int | str | None:
 class Node:
     """A node of the graph, as rules see it: read it, never write."""
 
-    __slots__ = ("raw", "editor")
+    __slots__ = ("editor", "raw")
 
     def __init__(self, raw: gs.Node, editor: Editor) -> None:
         self.raw, self.editor = raw, editor
@@ -220,7 +220,7 @@ class Editor:
                 self._absorb(node)
 
     def _absorb(self, node: gs.Node) -> None:
-        tensor, values = node.outputs[0], _constant_values(node)
+        tensor, values = node.outputs[0], constant_values(node)
         if values is None or id(tensor) in self.outputs:
             return
         self.remove(node)
@@ -351,7 +351,7 @@ def captured(graph: gs.Graph) -> list[gs.Tensor]:
     return read + [t for node in graph.nodes for body in bodies(node) for t in captured(body)]
 
 
-def _constant_values(node: gs.Node) -> Any:
+def constant_values(node: gs.Node) -> Any:
     """What a Constant node holds, not loaded; None for kinds that graphsurgeon cannot hold as a constant."""
     for name, value in node.attrs.items():
         if name == "value" and isinstance(value, gs.Constant):
@@ -387,4 +387,4 @@ def _sorted(nodes: list[gs.Node]) -> list[gs.Node]:
     return order
 
 
-__all__ = ["Editor", "Node", "Shape", "Value", "bodies", "captured", "plain"]
+__all__ = ["Editor", "Node", "Shape", "Value", "bodies", "captured", "constant_values", "plain"]

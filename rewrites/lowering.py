@@ -6,39 +6,36 @@ torch is imported when the first lowering is applied, and nowhere else in this p
 from __future__ import annotations
 
 import inspect
-import io
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import onnx
 import onnx_graphsurgeon as gs
-from onnx import version_converter
 
 from rewrites import torch_domain
 from rewrites.builder import Builder
-from rewrites.errors import Refusal, RewriteError, require
-from rewrites.example import SIZES, Example
+from rewrites.errors import Refusal, require
+from rewrites.example import Example
+from rewrites.exporting import Exporter, Operand
 from rewrites.graph import Editor, Node, Value
 from rewrites.pattern import Match
 from rewrites.rule import NodeRule
-
-_NEWEST_EXPORT = 20
 
 
 class Lowering(NodeRule):
     """An operator replaced by the graph of a PyTorch function; made by `lowering`."""
 
+    forgiving = True
+
     def __init__(
         self,
         operator: str,
         function: Callable[..., Any],
-        static: Mapping[str, Sequence[int] | None] | None = None,
+        static: Mapping[str, Sequence[int | str] | None] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(operator, function, **options)
         self.function, self.static = function, static or {}
-        self._exported: dict[Any, onnx.ModelProto] = {}
+        self._exporter = Exporter()
 
     def keys(self) -> Iterable[tuple[str, str]]:
         namespace, _, name = self.name.partition("::")
@@ -49,24 +46,7 @@ class Lowering(NodeRule):
 
     def rewrite(self, op: Builder, match: Match) -> Any:
         arguments = self._bind(torch_domain.decode(match.bound["node"]))
-        tensors: list[Value] = []
-        static = {name: _take(value, tensors) for name, value in arguments.items()}
-        sizes = self._sizes(arguments)
-        key = (op.opset, tuple(_kind(t) for t in tensors), repr(static), repr(sizes))
-        if key not in self._exported:
-            self._exported[key] = _export(self.function, static, tensors, op.opset)
-        return op.splice(self._exported[key], tensors)
-
-    def _sizes(self, arguments: Mapping[str, Any]) -> list[Any]:
-        """The sizes that the function takes as plain numbers: those of the axes that `static` names."""
-        found: list[Any] = []
-        for name, axes in self.static.items():
-            given = arguments.get(name)
-            for value in given if isinstance(given, list) else [given]:
-                if isinstance(value, Value):
-                    found += [value.shape[axis] for axis in (range(value.rank) if axes is None else axes)]
-                    _require_static(name, found)
-        return found
+        return splice_function(op, self._exporter, self.function, arguments, self.static)
 
     def _bind(self, call: torch_domain.Call) -> dict[str, Any]:
         """Schema arguments as the function's parameters: by name, otherwise by position."""
@@ -85,9 +65,46 @@ class Lowering(NodeRule):
         return bound
 
 
-def _require_static(name: str, sizes: Sequence[Any]) -> None:
-    """Refuse sizes that are not all numbers."""
-    require(all(type(size) is int for size in sizes), f"the sizes of {name} must be static")
+def splice_function(
+    op: Builder,
+    exporter: Exporter,
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    static: Mapping[str, Sequence[int | str] | None] | None = None,
+) -> tuple[Value, ...]:
+    """Put the graph of `function(**arguments)` here; what its results become.
+
+    Args:
+        op: adds the nodes.
+        exporter: exports the function, once for each kind of arguments.
+        function: any function of PyTorch's tensors.
+        arguments: values, literals, or lists of these.
+        static: argument -> axes whose sizes the function reads as numbers; None for all.
+
+    Raises:
+        Refusal: when the function refuses, or no exporter gives a right graph of it.
+    """
+    operands: list[Operand] = []
+    tensors: list[Value] = []
+    literals: dict[str, Any] = {}
+    for name, value in arguments.items():
+        start = len(tensors)
+        literals[name] = _take(value, tensors)
+        axes = (static or {}).get(name, ())
+        named = None if axes is None else [arguments[a] if isinstance(a, str) else a for a in axes]
+        operands += [_operand(name, t, named) for t in tensors[start:]]
+
+    def positional(*given: Any) -> Any:
+        return function(**{name: _fill(value, given) for name, value in literals.items()})
+
+    model = exporter.export(positional, (function, repr(literals)), operands, op.opset)
+    return op.splice(model, tensors)
+
+
+def _operand(name: str, value: Value, axes: Sequence[int] | None) -> Operand:
+    fixed = frozenset(range(value.rank) if axes is None else (axis % max(value.rank, 1) for axis in axes if value.rank))
+    require(all(value.shape.is_static(axis) for axis in fixed), f"the sizes of {name} must be static")
+    return Operand(value.dtype.name, tuple(value.shape), fixed)
 
 
 class _Slot(int):
@@ -117,83 +134,6 @@ def _fill(value: Any, tensors: Sequence[Any]) -> Any:
     return [_fill(v, tensors) for v in value] if isinstance(value, list) else value
 
 
-def _kind(value: Value) -> tuple[str, tuple[bool, ...]]:
-    """What an export depends on: the type, the rank, and which axes have size one."""
-    return value.dtype.name, tuple(d == 1 for d in value.shape)
-
-
-def _samples(tensors: Sequence[Value]) -> list[Any]:
-    """A tensor for each value: static axes at their size, symbolic ones at a size of their own."""
-    import torch
-
-    sizes: dict[Any, int] = {}
-    samples = []
-    for value in tensors:
-        shape = [
-            d if type(d) is int else sizes.setdefault(d or object(), SIZES[len(sizes) % len(SIZES)] + 6)
-            for d in value.shape
-        ]
-        dtype = getattr(torch, {"bool": "bool"}.get(value.dtype.name, value.dtype.name))
-        samples.append(torch.rand(shape).to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype))
-    return samples
-
-
-def _export(
-    function: Callable[..., Any], static: dict[str, Any], tensors: Sequence[Value], opset: int
-) -> onnx.ModelProto:
-    """The function's graph at `opset`, every axis dynamic; by whichever exporter can.
-
-    Raises:
-        Refusal: when the function refuses its arguments.
-        RewriteError: when neither exporter can.
-    """
-    import torch
-
-    class Module(torch.nn.Module):
-        def forward(self, *given: Any) -> Any:
-            return function(**{name: _fill(value, given) for name, value in static.items()})
-
-    module, samples, problems = Module().eval(), tuple(_samples(tensors)), []
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module(*samples)
-        for export in (_by_torchscript, _by_torch_export):
-            try:
-                return _at_opset(export(module, samples, min(opset, _NEWEST_EXPORT)), opset)
-            except Refusal:
-                raise
-            except Exception as error:
-                problems.append(f"{type(error).__name__}: {str(error)[:300]}")
-    raise RewriteError(
-        "neither exporter takes this function: " + "; ".join(problems), hint="write it with simpler operators"
-    )
-
-
-def _by_torchscript(module: Any, samples: tuple[Any, ...], opset: int) -> onnx.ModelProto:
-    import torch
-
-    names, buffer = [f"in{i}" for i in range(len(samples))], io.BytesIO()
-    axes = {name: {i: f"{name}_{i}" for i in range(s.dim())} for name, s in zip(names, samples)}
-    torch.onnx.export(module, samples, buffer, input_names=names, dynamic_axes=axes, opset_version=opset, dynamo=False)
-    return onnx.load_from_string(buffer.getvalue())
-
-
-def _by_torch_export(module: Any, samples: tuple[Any, ...], opset: int) -> onnx.ModelProto:
-    import torch
-
-    axes = tuple({i: torch.export.Dim.DYNAMIC for i in range(s.dim())} for s in samples)
-    program = torch.onnx.export(
-        module, samples, dynamic_shapes=(axes,), opset_version=opset, dynamo=True, verbose=False
-    )
-    assert program is not None
-    return onnx.inliner.inline_local_functions(program.model_proto)
-
-
-def _at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    have = next(o.version for o in model.opset_import if o.domain == "")
-    return model if have == opset else version_converter.convert_version(model, opset)
-
-
 def lowering(
     operator: str,
     *,
@@ -201,7 +141,7 @@ def lowering(
     refuses: Sequence[Example] = (),
     needed_by: Mapping[str, str] | None = None,
     priority: int = 0,
-    static: Mapping[str, Sequence[int] | None] | None = None,
+    static: Mapping[str, Sequence[int | str] | None] | None = None,
 ) -> Callable[[Callable[..., Any]], Lowering]:
     """Make a lowering of a PyTorch function with the operator's arguments.
 
@@ -213,8 +153,8 @@ def lowering(
         examples, refuses: arguments by the schema's names, tensors as shapes.
         needed_by: every target unless said.
         priority: smaller ones are tried first.
-        static: argument -> the axes whose sizes the function reads as numbers, by `int(x.shape[axis])`, None for all
-            of them: refused where one is dynamic, exported once for each size.
+        static: argument -> the axes whose sizes the function reads as numbers, by `int(x.shape[axis])`; "dim" for the
+            axis that the argument `dim` names, None for all: refused where dynamic, exported once for each size.
     """
 
     def make(function: Callable[..., Any]) -> Lowering:
@@ -225,4 +165,4 @@ def lowering(
     return make
 
 
-__all__ = ["Lowering", "lowering"]
+__all__ = ["Lowering", "lowering", "splice_function"]

@@ -149,9 +149,11 @@ def _from_torch(rule: Rule, example: Example) -> Model:
     drawing = _Drawing(example.opset or OPSET)
     overload = _overload(rule, example)
     schema = torch_domain.parse_schema(str(overload._schema))
-    named = dict(zip(_parameters(rule), [a.name for a in schema.arguments]))
+    named = dict(zip(_parameters(rule), [a.name for a in schema.arguments], strict=False))
     given = {
-        named.get(n, n) if n not in {a.name for a in schema.arguments} else n: v for n, v in example.arguments.items()
+        named.get(n, n) if n not in {a.name for a in schema.arguments} else n: v
+        for n, v in example.arguments.items()
+        if n != "op_type"
     }
     values = {name: drawing.value(name, value) for name, value in given.items()}
     reference = _Reference(overload, given)
@@ -202,7 +204,8 @@ def _overload(rule: Rule, example: Example) -> Any:
     """The overload that takes the example's arguments."""
     import torch
 
-    operator = rule.name if isinstance(rule, Lowering) else "::".join(rule.matches[0]).removeprefix("torch.")  # type: ignore[attr-defined]
+    matched = rule.matches[0] if isinstance(rule, ClassRule) else next(iter(rule.keys()))  # type: ignore[attr-defined]
+    operator = str(example.arguments.get("op_type") or "::".join(matched).removeprefix(torch_domain.PREFIX))
     namespace, _, name = operator.partition("::")
     base, _, wanted = name.partition(".")
     packet = getattr(getattr(torch.ops, namespace), base)

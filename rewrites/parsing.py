@@ -44,7 +44,9 @@ def _profile(builder: Any, network: Any, inputs: dict[str, np.ndarray[Any, Any]]
             profile.set_shape_input(tensor.name, flat, flat, flat)
         elif any(d < 0 for d in tensor.shape):
             shape = [4 if d < 0 else d for d in tensor.shape] if given is None else list(given.shape)
-            profile.set_shape(tensor.name, shape, shape, [2 * s if d < 0 else s for s, d in zip(shape, tensor.shape)])
+            profile.set_shape(
+                tensor.name, shape, shape, [2 * s if d < 0 else s for s, d in zip(shape, tensor.shape, strict=False)]
+            )
     return profile
 
 

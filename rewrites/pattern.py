@@ -111,7 +111,7 @@ class Pattern:
         )
         self.outputs: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
 
-    def keys(self) -> Iterator[tuple[str, str]]:
+    def roots(self) -> Iterator[tuple[str, str]]:
         """(domain, operator) of every node that the root may be."""
         choices = self.outputs[0].choices if isinstance(self.outputs[0], AnyOf) else (self.outputs[0],)
         for choice in choices:
@@ -223,9 +223,9 @@ class _Solver:
         actual += [_EMPTY] * (len(wanted) - len(actual))
         if any(t.name for t in actual[len(wanted) :]):
             return
-        yield list(zip(wanted, actual))
+        yield list(zip(wanted, actual, strict=False))
         if len(wanted) == 2 and node.op in COMMUTATIVE and not pattern.domain:
-            yield list(zip(wanted, reversed(actual)))
+            yield list(zip(wanted, reversed(actual), strict=False))
 
     def _bind(self, variable: Var, tensor: gs.Tensor) -> bool:
         if not tensor.name:

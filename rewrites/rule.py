@@ -31,7 +31,10 @@ class Rule:
         needed_by: target -> version condition; the engine leaves a rule out where the target does not need it.
         opsets: the first and the last opset it works on.
         priority: rules with a smaller one are tried first; among equals, the order in the rule set decides.
+        forgiving: whether what it raises is a refusal with that reason, instead of the end of the rewriting.
     """
+
+    forgiving = False
 
     def __init__(
         self,
@@ -102,7 +105,7 @@ class ClassRule(NodeRule):
         self._wanted = {n for parameters in given for n in parameters} - {"op"}
 
     def keys(self) -> Iterable[tuple[str, str]]:
-        return dict.fromkeys([*self.matches, *(key for pattern in self._compiled for key in pattern.keys())])
+        return dict.fromkeys([*self.matches, *(key for pattern in self._compiled for key in pattern.roots())])
 
     def match(self, editor: Editor, node: gs.Node) -> Match | None:
         match = self._found(editor, node)
@@ -173,8 +176,8 @@ def rule(
     `pattern(op, x, axis)` describes the nodes to replace (further ones are named `pattern_...`), `check(x, axis)`
     refuses through `require`, and `rewrite(op, x, axis)` builds the replacement. With `matches="DFT"` there is no
     pattern: any DFT matches, and `check` and `rewrite` take the operator's inputs and attributes by their names in its
-    schema, and `node`. `applies(...)`, when it is there, says by True or False which matches the rule is for; those that
-    it is not for are no refusals.
+    schema, and `node`. `applies(...)`, when it is there, says by True or False which matches the rule is for; the
+    others are no refusals.
 
     Args:
         name: unique, as "family/what-it-does".
@@ -211,7 +214,7 @@ def graph_pass(
     opsets: tuple[int, int] = (1, 10**6),
     priority: int = 0,
 ) -> Callable[[Callable[[PassGraph], None]], GraphPass]:
-    """Make a whole-graph pass of a function that takes a `PassGraph`; for what one node's surroundings cannot decide."""
+    """Make a whole-graph pass of a function of a `PassGraph`; for what one node's surroundings cannot decide."""
 
     def make(source: Callable[[PassGraph], None]) -> GraphPass:
         options = {"needed_by": needed_by, "examples": examples, "refuses": refuses, "opsets": opsets}

@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 from onnx import defs, helper
 
-COMMUTATIVE = frozenset("Add Mul And Or Xor Equal BitwiseAnd BitwiseOr BitwiseXor Max Min Sum Mean".split())
+COMMUTATIVE = frozenset(
+    ["Add", "Mul", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Max", "Min", "Sum", "Mean"]
+)
 _ONES, _ZEROS = frozenset(("strides", "dilations")), frozenset(("pads", "output_padding"))
 
 
@@ -51,7 +53,9 @@ def same_attribute(actual: Any, wanted: Any, name: str) -> bool:
     if actual is None and isinstance(wanted, (list, tuple)):
         return same_attribute(list(wanted), None, name)
     if isinstance(actual, (list, tuple)) and isinstance(wanted, (list, tuple)):
-        return len(actual) == len(wanted) and all(same_attribute(a, w, "") for a, w in zip(actual, wanted))
+        return len(actual) == len(wanted) and all(
+            same_attribute(a, w, "") for a, w in zip(actual, wanted, strict=False)
+        )
     if isinstance(actual, float) or isinstance(wanted, float):
         return actual is not None and wanted is not None and bool(np.float32(actual) == np.float32(wanted))
     return bool(actual == wanted)

@@ -104,6 +104,6 @@ def _compare(version: str, part: str) -> bool:
         raise RewriteError(
             f"cannot read the version condition {part!r}", hint='"all versions", "< 10.8" or ">= 9, < 10.8"'
         )
-    have, want = _parts(version), _parts(found[2])
-    have, want = have[: len(want)], want
+    want = _parts(found[2])
+    have = _parts(version)[: len(want)]
     return {"<": have < want, "<=": have <= want, ">": have > want, ">=": have >= want, "==": have == want}[found[1]]

@@ -97,7 +97,7 @@ def compare(actual: Sequence[Any], expected: Sequence[Any], rtol: float, atol: f
         AssertionError: when they differ.
     """
     assert len(actual) == len(expected)
-    for i, (a, e) in enumerate(zip(actual, expected)):
+    for i, (a, e) in enumerate(zip(actual, expected, strict=False)):
         assert a.dtype == e.dtype and a.shape == e.shape, f"output {i}: {a.dtype}{a.shape}, expected {e.dtype}{e.shape}"
         np.testing.assert_allclose(
             a.astype(np.float64), e.astype(np.float64), rtol=rtol, atol=atol, err_msg=f"output {i}"

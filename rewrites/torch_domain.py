@@ -20,6 +20,7 @@ from rewrites.errors import RewriteError
 from rewrites.graph import Node, Value
 
 PREFIX = "torch."
+ANY = (PREFIX + "*", "*")  # the key of rules for every operator of every torch domain
 REQUIRED = object()
 
 

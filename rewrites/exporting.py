@@ -1,0 +1,367 @@
+"""A PyTorch function as an ONNX graph: exported by whichever exporter can, and checked against the function before use.
+
+Both exporters give wrong graphs without a word now and then (sizes frozen, duplicate indices lost), so a graph is
+believed only when ONNX Runtime gives the function's own results with it, at the sizes at hand and at others.
+torch is imported by the functions, not by the module.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import version_converter
+
+from rewrites.errors import Refusal
+from rewrites.example import SIZES
+
+_NEWEST_EXPORT = 20
+_MOST_ELEMENTS = 1 << 20
+_MOST_SECONDS = 30.0
+_TOLERANCE = {"float16": 1e-2, "bfloat16": 4e-2}
+Sizes = dict[Any, int]
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor argument: its element type, its dimensions (int, str for a symbol, None), and axes that never vary."""
+
+    dtype: str
+    dims: tuple[int | str | None, ...]
+    fixed: frozenset[int] = frozenset()
+
+    @property
+    def kind(self) -> tuple[str, tuple[int | str | None, ...]]:
+        """What an export with dynamic axes depends on: the type, the rank, and the sizes that do not vary."""
+        return self.dtype, tuple(d if not self.varies(i) else None for i, d in enumerate(self.dims))
+
+    def varies(self, axis: int, frozen: bool = False) -> bool:
+        """Whether a graph must hold for every size of the axis; with `frozen`, only where the size is not known."""
+        size = self.dims[axis]
+        return type(size) is not int or not (frozen or size < 2 or axis in self.fixed)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to export: its name, the exporter, and what to do with the function before."""
+
+    name: str
+    export: Callable[[Any, tuple[Any, ...], int, Sequence[Sequence[int]]], onnx.ModelProto]
+    prepare: Callable[[Function, tuple[Any, ...]], Function] = lambda function, samples: function
+
+
+def by_torchscript(module: Any, samples: tuple[Any, ...], opset: int, axes: Sequence[Sequence[int]]) -> onnx.ModelProto:
+    """Export by tracing."""
+    import torch
+
+    names, buffer = [f"in{i}" for i in range(len(samples))], io.BytesIO()
+    dynamic = {name: {i: f"{name}_{i}" for i in chosen} for name, chosen in zip(names, axes, strict=False)}
+    export: Any = torch.onnx.export
+    with _silent_stdout():
+        export(module, samples, buffer, input_names=names, dynamic_axes=dynamic, opset_version=opset, dynamo=False)
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def by_torch_export(
+    module: Any, samples: tuple[Any, ...], opset: int, axes: Sequence[Sequence[int]]
+) -> onnx.ModelProto:
+    """Export by torch.export, PyTorch's core decompositions included."""
+    import torch
+
+    dynamic = tuple({i: torch.export.Dim.DYNAMIC for i in chosen} for chosen in axes)
+    program = torch.onnx.export(
+        module, samples, dynamic_shapes=(dynamic,), opset_version=max(opset, 18), dynamo=True, verbose=False
+    )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave nothing")
+    inlined: onnx.ModelProto = onnx.inliner.inline_local_functions(program.model_proto)
+    return inlined
+
+
+WAYS = (Way("TorchScript", by_torchscript), Way("torch.export", by_torch_export))
+
+
+class Exporter:
+    """Exports of one function, each made once; what failed is remembered too.
+
+    Args:
+        function: takes the tensors by position.
+        ways: how to export, in order.
+        trusted: whether a graph that nothing here can run is believed all the same.
+    """
+
+    def __init__(self, ways: Sequence[Way] = WAYS, *, trusted: bool = True) -> None:
+        self._ways, self._trusted = tuple(ways), trusted
+        self._known: dict[Any, onnx.ModelProto | str] = {}
+
+    def export(self, function: Function, key: Any, operands: Sequence[Operand], opset: int) -> onnx.ModelProto:
+        """The function as a graph: with all axes dynamic, or with the static axes of the operands frozen.
+
+        Args:
+            function: takes the tensors by position.
+            key: what tells the function from others.
+            operands: its tensors.
+            opset: of the default domain.
+
+        Raises:
+            Refusal: when the function refuses or no way gives a right graph.
+        """
+        wide = (key, opset, tuple(o.kind for o in operands))
+        narrow = (*wide, tuple(o.dims for o in operands))
+        for known in (self._known.get(wide), self._known.get(narrow)):
+            if isinstance(known, onnx.ModelProto):
+                return known
+        if narrow in self._known:
+            raise Refusal(str(self._known[narrow]))
+        try:
+            model, frozen = _search(function, self._ways, operands, opset, self._trusted)
+        except Refusal as refusal:
+            self._known[narrow] = refusal.reason
+            raise
+        self._known[narrow if frozen else wide] = model
+        return model
+
+
+def _search(
+    function: Function, ways: Sequence[Way], operands: Sequence[Operand], opset: int, trusted: bool
+) -> tuple[onnx.ModelProto, bool]:
+    """The first right graph, and whether the static axes are frozen in it."""
+    problems: list[str] = []
+    deadline = time.monotonic() + _MOST_SECONDS
+    with _quiet():
+        for frozen in (False, True):
+            if frozen and not trusted and not any(o.varies(i) > o.varies(i, True) for o, i in _axes(operands)):
+                continue
+            trials = _trials(function, operands, frozen, trusted)
+            if not trials:
+                problems.append("the function takes no other sizes")
+                continue
+            for way in ways:
+                if time.monotonic() > deadline:
+                    raise Refusal("no exporter gave a right graph in time: " + "; ".join(problems))
+                try:
+                    model = _export(function, way, trials[0], operands, opset, frozen)
+                    _check(model, trials, trusted)
+                    return model, frozen
+                except Refusal:
+                    raise
+                except Exception as error:
+                    problems.append(f"{way.name}: {_brief(error)}")
+    raise Refusal("no exporter gives a right graph: " + "; ".join(dict.fromkeys(problems)))
+
+
+@dataclass
+class _Trial:
+    """Arguments, and the function's results with them."""
+
+    samples: tuple[Any, ...]
+    results: list[Any]
+
+
+class _CannotRun(Refusal):
+    """The function does not run on examples."""
+
+
+def _axes(operands: Sequence[Operand]) -> Iterator[tuple[Operand, int]]:
+    yield from ((o, i) for o in operands for i in range(len(o.dims)))
+
+
+def _trials(function: Function, operands: Sequence[Operand], frozen: bool, trusted: bool) -> list[_Trial]:
+    """Runs at the sizes at hand and at others, with several kinds of values; none when the others cannot be run.
+
+    Raises:
+        Refusal: when the function refuses, or does not run at the sizes at hand.
+    """
+    if frozen and sum(int(np.prod([d for d in o.dims if type(d) is int])) for o in operands) > _MOST_ELEMENTS:
+        raise Refusal("too large to be checked with its sizes frozen")
+    try:
+        first = _attempts(function, operands, _sizes(operands, 0, frozen))
+    except _CannotRun:
+        if frozen:
+            raise
+        return []
+    if not any(o.varies(i, frozen) for o, i in _axes(operands)):
+        return first
+    for change in (1, 2):
+        try:
+            return first + _attempts(function, operands, _sizes(operands, change, frozen))
+        except Refusal:
+            continue
+    return first if trusted and frozen else []
+
+
+def _sizes(operands: Sequence[Operand], change: int, frozen: bool) -> Sizes:
+    """A size for every axis; equal dimensions stay equal. `change` 0 keeps what is known, 1 adds one, 2 doubles."""
+    sizes: Sizes = {}
+    kept = {o.dims[i] for o, i in _axes(operands) if not o.varies(i, frozen)}
+    for position, dim in ((f"{i}.{j}", d) for i, o in enumerate(operands) for j, d in enumerate(o.dims)):
+        name = position if dim is None else dim
+        if name in sizes:
+            continue
+        base = dim if type(dim) is int else SIZES[len(sizes) % len(SIZES)] + 6
+        if dim not in kept and base >= 64:
+            base = 16 + 2 * len(sizes)
+        sizes[name] = base if dim in kept or not change else base + 1 if change == 1 else 2 * base
+    return sizes
+
+
+def _attempts(function: Function, operands: Sequence[Operand], sizes: Sizes) -> list[_Trial]:
+    """A run for each kind of values that the function takes."""
+    import torch
+
+    found, problem = [], ""
+    for seed, (low, high) in enumerate([(-3, 4), (0, 3), (0, 1)]):
+        torch.manual_seed(seed)
+        samples = tuple(_sample(i, o, sizes, low, high) for i, o in enumerate(operands))
+        try:
+            with torch.no_grad():
+                made = function(*(s.clone() for s in samples))
+        except Refusal:
+            raise
+        except Exception as error:
+            problem = _brief(error)
+            continue
+        found.append(_Trial(samples, list(_flat(made))))
+    if not found:
+        raise _CannotRun(f"PyTorch does not run it on examples of these types and shapes: {problem}")
+    return found
+
+
+def _sample(position: int, operand: Operand, sizes: Sizes, low: int, high: int) -> Any:
+    """Random values: floats normal when negative ones are wanted, otherwise in 0..1; integers from low up to high."""
+    import torch
+
+    shape = [sizes[f"{position}.{j}" if d is None else d] for j, d in enumerate(operand.dims)]
+    dtype = getattr(torch, operand.dtype)
+    if dtype is torch.bool:
+        return torch.randint(0, 2, shape).to(dtype)
+    if dtype.is_floating_point:
+        return (torch.randn(shape) if low < 0 else torch.rand(shape)).to(dtype)
+    return torch.randint(low if dtype.is_signed else 0, high, shape).to(dtype)
+
+
+def _flat(made: Any) -> Iterator[Any]:
+    for item in made if isinstance(made, (tuple, list)) else (made,):
+        if isinstance(item, (tuple, list)):
+            yield from _flat(item)
+        else:
+            yield item
+
+
+def _export(
+    function: Function, way: Way, trial: _Trial, operands: Sequence[Operand], opset: int, frozen: bool
+) -> onnx.ModelProto:
+    import torch
+
+    prepared = way.prepare(function, trial.samples)
+
+    class Module(torch.nn.Module):
+        def forward(self, *given: Any) -> Any:
+            return prepared(*given)
+
+    axes = [
+        [i for i, size in enumerate(s.shape) if size > 1 and o.varies(i, frozen)]
+        for s, o in zip(trial.samples, operands, strict=False)
+    ]
+    with torch.no_grad():
+        model = way.export(Module().eval(), trial.samples, min(opset, _NEWEST_EXPORT), axes)
+    strange = {n.domain for n in model.graph.node} - {"", "ai.onnx"}
+    if strange or model.functions:
+        raise RuntimeError(f"the graph has operators that are not ONNX's own: {', '.join(sorted(strange))}")
+    if len(model.graph.input) != len(trial.samples):
+        raise RuntimeError("the graph does not read every tensor")
+    return _at_opset(model, opset)
+
+
+def _at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    have = next(o.version for o in model.opset_import if o.domain == "")
+    return model if have == opset else version_converter.convert_version(model, opset)
+
+
+def _check(model: onnx.ModelProto, trials: Sequence[_Trial], trusted: bool) -> None:
+    """Run the graph and compare with the function's results.
+
+    Raises:
+        RuntimeError: when it cannot be run and is not trusted.
+        AssertionError: when the results differ.
+    """
+    from rewrites import testing
+
+    names = [i.name for i in model.graph.input]
+    for trial in trials:
+        arrays = dict(zip(names, (_array(s) for s in trial.samples), strict=False))
+        try:
+            results = testing.run(model, arrays)
+        except AssertionError as error:
+            if trusted and trial is trials[0]:
+                return
+            raise RuntimeError(f"cannot be run at other sizes or on this machine: {_brief(error)}") from error
+        expected = [_array(r) for r in trial.results]
+        close = max([1e-4, *(_TOLERANCE.get(str(e.dtype), 0.0) for e in expected)])
+        testing.compare(results, expected, close, close)
+
+
+def _array(tensor: Any) -> np.ndarray[Any, Any]:
+    import torch
+
+    tensor = torch.as_tensor(tensor).detach().contiguous()
+    if tensor.dtype is torch.bfloat16:
+        import ml_dtypes
+
+        return np.asarray(tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16))
+    return np.asarray(tensor.numpy())
+
+
+def _brief(error: BaseException) -> str:
+    text = " ".join(re.sub(r"\x1b\[\d+m", "", str(error)).split())
+    cause = f" ({_brief(error.__cause__)})" if "Next steps" in text and error.__cause__ else ""
+    return f"{type(error).__name__}: {text.partition(' This is step')[0][:200]}{cause}"
+
+
+@contextmanager
+def _silent_stdout() -> Iterator[None]:
+    """Drop what C++ prints: the tracing exporter prints its graph whenever it fails, whatever its log settings."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep PyTorch's generator as it is, and the exporters' warnings from the user."""
+    import logging
+
+    import torch
+
+    loggers = [logging.getLogger(n) for n in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=False):
+                logger.setLevel(level)

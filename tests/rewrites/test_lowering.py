@@ -1,0 +1,133 @@
+"""Lowerings: what fails is a refusal with its reason, exports are checked before use, and made once."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import pytest
+import torch
+
+import rewrites
+from rewrites import torch_domain
+from rewrites.exporting import WAYS, Exporter, Operand, Way, by_torchscript
+from rewrites.library.any_operator import AnyOperator, any_operator
+from rewrites.testing import run
+
+CUMSUM = "aten::cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"
+
+
+def cumsum_graph(*shape: int | str, dim: int = 1, count: int = 1) -> gs.Graph:
+    x = gs.Variable("x", np.float32, list(shape))
+    outputs = [gs.Variable(f"y{i}", np.float32, list(shape)) for i in range(count)]
+    nodes = [
+        torch_domain.encode(CUMSUM, {"self": x, "dim": dim}, [y], name=f"aten::cumsum#{i}")
+        for i, y in enumerate(outputs)
+    ]
+    return gs.Graph(nodes, [x], outputs, opset=20, ir_version=10)
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, RuntimeError, ValueError])
+def test_a_function_that_raises_refuses_and_the_node_stays(error: type[Exception]) -> None:
+    @rewrites.lowering("aten::cumsum", examples=[])
+    def cumsum(x, dim, *, dtype=None):
+        raise error("not for these")
+
+    result = rewrites.rewrite(cumsum_graph(2, 3), rules=[cumsum])
+    assert "not for these" in result.report.refused[0].reason
+    assert [n.domain for n in result.model.nodes] == ["torch.aten"]
+
+
+def test_a_function_that_no_exporter_takes_refuses() -> None:
+    @rewrites.lowering("aten::cumsum", examples=[])
+    def cumsum(x, dim, *, dtype=None):
+        return x.cumsum(dim) + torch.digamma(x)
+
+    report = rewrites.rewrite(cumsum_graph(2, 3), rules=[cumsum]).report
+    assert not report.fired and "digamma" in report.refused[0].reason
+
+
+def test_a_result_of_another_type_refuses() -> None:
+    @rewrites.lowering("aten::cumsum", examples=[])
+    def cumsum(x, dim, *, dtype=None):
+        return x.cumsum(dim).to(torch.int32)
+
+    report = rewrites.rewrite(cumsum_graph(2, 3), rules=[cumsum]).report
+    assert "int32" in report.refused[0].reason
+
+
+def test_a_wrong_export_is_found() -> None:
+    def frozen(x):
+        return x / float(x.shape[0])
+
+    exporter = Exporter((Way("TorchScript", by_torchscript),), trusted=False)
+    with pytest.raises(rewrites.Refusal, match="TorchScript"):
+        exporter.export(frozen, "frozen", [Operand("float32", ("n", 2))], 20)
+    model = exporter.export(frozen, "frozen", [Operand("float32", (4, 2))], 20)
+    np.testing.assert_allclose(run(model, {"in0": np.ones((4, 2), np.float32)})[0], np.full((4, 2), 0.25))
+
+
+def test_many_nodes_of_one_kind_are_exported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(*arguments):
+        calls.append(1)
+        return by_torchscript(*arguments)
+
+    monkeypatch.setattr(AnyOperator, "exporting", Exporter((Way("counted", counted), *WAYS)))
+    result = rewrites.rewrite(cumsum_graph("n", 3, count=30), rules=[any_operator])
+    assert len(result.report.fired) == 30 and len(calls) == 1
+
+
+def test_what_failed_is_not_tried_again() -> None:
+    tried: list[int] = []
+
+    def failing(*arguments):
+        tried.append(1)
+        raise RuntimeError("no")
+
+    exporter = Exporter((Way("failing", failing),), trusted=False)
+    for _ in range(3):
+        with pytest.raises(rewrites.Refusal, match="failing: RuntimeError: no"):
+            exporter.export(torch.exp, "exp", [Operand("float32", ("n",))], 20)
+    assert len(tried) == 1
+
+
+def test_any_operator_comes_after_every_other_rule() -> None:
+    @rewrites.lowering("aten::cumsum", examples=[])
+    def cumsum(x, dim, *, dtype=None):
+        return x.cumsum(dim)
+
+    fired = rewrites.rewrite(cumsum_graph(2, 3), rules=[any_operator, cumsum]).report.fired
+    assert [f.rule for f in fired] == ["aten::cumsum"]
+
+
+def test_a_spliced_body_may_give_an_outer_value() -> None:
+    class Choose(torch.nn.Module):
+        def forward(self, x, positive: torch.Tensor):
+            y = x * 2.0
+            return choose(y, positive)
+
+    @torch.jit.script
+    def choose(y, positive):
+        if bool(positive):
+            return y
+        return torch.neg(y) + 1.0
+
+    buffer = io.BytesIO()
+    arguments = (torch.ones(2, 3), torch.tensor(True))
+    torch.onnx.export(torch.jit.script(Choose()), arguments, buffer, opset_version=17, dynamo=False)
+    spliced = onnx.load_from_string(buffer.getvalue())
+
+    body = {"pattern": lambda op, x, c: op.Where(c, x, x), "__module__": __name__}
+    body["rewrite"] = lambda op, x, c: op.splice(spliced, [x, c])[0]
+    rule = rewrites.rule(name="t/splice", examples=[])(type("Splice", (), body))
+    graph = onnx.parser.parse_graph("g (float[2,3] x, bool c) => (float[2,3] y) { y = Where(c, x, x) }")
+    imports = [onnx.helper.make_opsetid("", 17)]
+    result = rewrites.rewrite(onnx.helper.make_model(graph, opset_imports=imports, ir_version=10), rules=[rule]).model
+    onnx.checker.check_model(result, full_check=True)
+    x = np.ones((2, 3), np.float32)
+    for flag, expected in ((True, 2.0), (False, -1.0)):
+        np.testing.assert_allclose(run(result, {"x": x, "c": np.array(flag)})[0], expected * x)
