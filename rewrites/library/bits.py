@@ -98,7 +98,8 @@ def widened(op, x):
     """The number in a type that TensorRT computes with: 64 bits for 32 bits without sign, 32 bits for smaller ones."""
     if x.dtype in (np.int32, np.int64):
         return x
-    return op.Cast(x, to=np.int64 if x.dtype == np.uint32 else np.int32)
+    wide = np.dtype(np.int64 if x.dtype == np.uint32 else np.int32)
+    return op.Cast(x, to=wide) if x.constant is None else op.constant(x.constant, wide)
 
 
 def narrowed(op, x, dtype):

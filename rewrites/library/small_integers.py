@@ -1,0 +1,88 @@
+"""Integers of 8 bits: TensorRT binds them, and computes with 32 bits and more."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rewrites import example, rule, tensor
+from rewrites.library.bits import narrowed, widened
+
+SMALL = (np.uint8, np.int8, np.uint16, np.int16, np.uint32)
+ARITHMETIC = "Add Sub Mul Div Max Min Mod Clip Abs Neg Sign Sum Pow"
+COMPARISON = "Greater GreaterOrEqual Less LessOrEqual Equal"
+MOVING = "Where Gather GatherElements GatherND ScatterElements ScatterND Expand Tile Pad CumSum Trilu"
+U8, S8 = {"dtype": "uint8", "low": 0, "high": 256}, {"dtype": "int8", "low": -128, "high": 128}
+
+
+def small(value):
+    return value is not None and value.known_dtype in SMALL
+
+
+@rule(
+    name="onnx/small-integer-arithmetic",
+    matches=ARITHMETIC.split(),
+    examples=[
+        example(A=tensor(2, 3, **U8), B=tensor(3, **U8), op_type="Add"),
+        example(A=tensor("n", 3, **U8), B=tensor("n", 1, **U8), op_type="Mul"),
+        example(A=tensor("n", **S8), B=tensor("n", dtype="int8", low=1, high=99), op_type="Div"),
+        example(data_0=[tensor(4, **U8), tensor(4, **U8)], op_type="Max"),
+        example(A=tensor(5, **S8), B=tensor(5, dtype="int8", low=1, high=9), op_type="Mod"),
+        example(input=tensor("n", **S8), max=np.int8(5), op_type="Clip"),
+    ],
+)
+class SmallIntegerArithmetic:
+    """Add of 8 bits -> Cast Add Cast: compute with 32 bits, and wrap around as 8 bits do.
+
+    Source: the parser's "requires input of types other than UINT8"; sums of INT8 saturate there.
+    """
+
+    def applies(node):
+        return small(node.inputs[0])
+
+    def rewrite(op, node):
+        wide = [v and (widened(op, v) if small(v) else v) for v in node.inputs]
+        return narrowed(op, op.call(node.op, *wide, **node.given), node.inputs[0].dtype)
+
+
+@rule(
+    name="onnx/small-integer-comparison",
+    matches=COMPARISON.split(),
+    examples=[
+        example(A=tensor(2, 3, **U8), B=tensor(3, **U8), op_type="Greater"),
+        example(A=tensor("n", 3, **S8), B=tensor("n", 1, **S8), op_type="Equal"),
+    ],
+)
+class SmallIntegerComparison:
+    """Greater of 8 bits -> Cast Greater: compare with 32 bits.
+
+    Source: the parser's "requires input of types other than UINT8".
+    """
+
+    def applies(node):
+        return small(node.inputs[0])
+
+    def rewrite(op, node):
+        return op.call(node.op, *(widened(op, v) for v in node.inputs))
+
+
+@rule(
+    name="onnx/small-integer-movement",
+    matches=MOVING.split(),
+    examples=[
+        example(condition=tensor(2, dtype="bool"), X=tensor(2, **U8), Y=tensor(2, **U8)),
+        example(data=tensor("n", 3, **U8), indices=np.array([2, 0]), axis=1, op_type="Gather"),
+        example(input=tensor(2, 3, **U8), repeats=[2, 1], op_type="Tile"),
+    ],
+)
+class SmallIntegerMovement:
+    """Gather of 8 bits without sign -> Cast Gather Cast: move 32 bits.
+
+    Source: the parser takes UINT8 only at the inputs and outputs of an engine.
+    """
+
+    def applies(node):
+        return any(v is not None and v.known_dtype in (np.uint8, np.uint16, np.int16, np.uint32) for v in node.inputs)
+
+    def rewrite(op, node):
+        wide = [v and (widened(op, v) if small(v) else v) for v in node.inputs]
+        return narrowed(op, op.call(node.op, *wide, **node.given), node.outputs[0].dtype)
