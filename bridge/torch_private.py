@@ -384,3 +384,29 @@ def insert_check(graph: Graph, test: str, value: Value, wanted: Any, message: st
     text = constant(graph, message, condition)
     kind = constant(graph, None, condition)
     raising.addNode("prim::RaiseException", [text, kind])
+
+
+def field_names(value: Value) -> list[str] | None:
+    """The fields of a named tuple's type, None for any other."""
+    names = getattr(value.type(), "field_names", None)
+    return list(names()) if callable(names) and names() else None
+
+
+def insert_cast(graph: Graph, value: Value, dtype: torch.dtype, users: Iterable[Node]) -> None:
+    """Lets ``users`` read a graph input as ``dtype`` (no copy where it is that already)."""
+    first = next(iter(graph.nodes()))
+    arguments = [value, *(constant(graph, v, first) for v in (dtype, False, False, None))]
+    cast = graph.create("aten::to", arguments, 1)
+    cast.insertBefore(first)
+    cast.output().setType(_C.TensorType.get())
+    for user in users:
+        user.replaceInputWith(value, cast.output())
+
+
+def guard(graph: Graph, value: Value, wanted: Any, message: str) -> None:
+    """Raises ``message`` at the start when an argument is not ``wanted`` (None, a number, a bool or a string)."""
+    kind = value.type().kind()
+    if wanted is None and kind == "OptionalType":
+        insert_check(graph, "aten::__isnot__", value, None, message)
+    elif kind in ("IntType", "FloatType", "BoolType", "StringType"):
+        insert_check(graph, "aten::ne", value, wanted, message)

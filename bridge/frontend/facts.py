@@ -88,10 +88,14 @@ class Argument:
     Attributes:
         fact: what it varies with.
         dims: of a tensor, its dimensions, None where a call may choose.
+        fixed: whether it is a Python value that is part of the compiled module.
+        value: that value.
     """
 
     fact: Fact
     dims: tuple[int | None, ...] | None = None
+    fixed: bool = False
+    value: Any = None
 
 
 def reason(graph: tp.Graph, seen: Observations, inputs: list[Argument]) -> Facts:

@@ -78,6 +78,8 @@ def prepare(
     graph = tp.graph_of(frozen, method)
     _refuse_dropout(graph, table)
     facts_.settle_modes(graph)
+    _settle_arguments(graph, inputs)
+    _settle_absent_parameters(frozen, graph)
     tp.simplify(graph)
     tp.remove_mutation(graph)
     tp.unroll_constant_loops(graph)
@@ -101,6 +103,27 @@ def _freeze(module: torch.jit.ScriptModule, method: str) -> tuple[torch.jit.Scri
     tp.inline(graph)
     provenance_.tag(module, graph, calls, table)
     return tp.freeze(module, [method]), table
+
+
+def _settle_arguments(graph: tp.Graph, inputs: list[Argument]) -> None:
+    """Puts the Python values that a spec fixes in the place of their arguments."""
+    first = next(iter(graph.nodes()), graph.return_node())
+    for value, argument in zip(list(graph.inputs())[1:], inputs, strict=True):
+        if argument.fixed:
+            value.replaceAllUsesWith(tp.constant(graph, argument.value, first))
+
+
+def _settle_absent_parameters(module: torch.jit.ScriptModule, graph: tp.Graph) -> None:
+    """Makes parameters that are None (a bias that is not there) constants."""
+    owners: dict[str, Any] = {next(iter(graph.inputs())).debugName(): module}
+    for node in list(tp.walk(graph)):
+        if node.kind() != "prim::GetAttr" or node.input().debugName() not in owners:
+            continue
+        value = getattr(owners[node.input().debugName()], node.s("name"), None)
+        if value is None:
+            node.output().replaceAllUsesWith(tp.constant(graph, None, node))
+        elif not isinstance(value, torch.Tensor):
+            owners[node.output().debugName()] = value
 
 
 def _retag(module: torch.jit.ScriptModule, graph: tp.Graph, table: Provenance) -> None:

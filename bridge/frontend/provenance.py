@@ -110,6 +110,8 @@ def module_path(node: tp.Node, types: dict[str, str]) -> str:
     for level in _LEVEL.finditer(node.getModuleHierarchy()):
         if level["name"] == "UNKNOWN_INSTANCE":
             break
+        if level["name"] == "SELF":
+            continue
         path = _descend(path, level["name"], level["type"], types)
     return path
 

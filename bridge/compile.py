@@ -1,0 +1,256 @@
+"""The street: a module in, a module that runs engines out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from bridge import backends
+from bridge import torch_private as tp
+from bridge.backends.base import Backend, BuildSettings, Profile
+from bridge.errors import BuildError, UnsupportedOperatorError
+from bridge.frontend.load import Loaded, _on, device_of, example_of, load
+from bridge.frontend.provenance import TAG
+from bridge.partition.alias import Memory
+from bridge.partition.roles import Policy, Role, Roles
+from bridge.partition.segments import Cut, Segment, cut
+from bridge.partition.stitch import Call, stitch
+from bridge.spec import CompileSpec
+from bridge.translate import Translation, Translator, signature_of
+
+_LOG = logging.getLogger("bridge.compile")
+_ROUNDS = 12
+_TRIAL_BUILDS = 2
+
+
+def compile(module: Any, spec: Any = None, **settings: Any) -> torch.nn.Module:
+    """Compiles a module: engines where possible, PyTorch where not, in one module.
+
+    Args:
+        module: a torch.jit.ScriptModule (traced or scripted), a torch.nn.Module or a torch.export.ExportedProgram.
+            It is left as it is.
+        spec: a `CompileSpec`, a dict of its fields, or a list of inputs.
+        settings: further fields of `CompileSpec`.
+
+    Returns:
+        A ScriptModule with the inputs, outputs and dtypes of the original; a thin nn.Module around one where an input
+        or output is a Python structure that TorchScript has no word for.
+
+    Raises:
+        SpecError: a setting or an input cannot be meant.
+        UnsupportedOperatorError: ``require_full_compilation`` is set and an operator has no way into the engine.
+        BuildError: ``require_full_compilation`` is set and the backend gave no engine.
+    """
+    wanted = CompileSpec.of(spec, settings)
+    backend = backends.select(wanted.backend)
+    loaded = load(module, wanted)
+    partition = divide(loaded, loaded.spec)
+    calls = build(partition, loaded, backend)
+    return loaded.adapt(finish(loaded, partition, calls))
+
+
+@dataclass
+class Partition:
+    """A program cut into segments, each translated for the target.
+
+    Attributes:
+        refused: why nodes stay in PyTorch, by identity.
+    """
+
+    translator: Translator
+    roles: Roles
+    cuts: list[Cut]
+    translations: dict[int, Translation] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def segments(self) -> list[Segment]:
+        return [segment for schedule in self.cuts for segment in schedule.segments]
+
+
+def divide(loaded: Loaded, spec: CompileSpec) -> Partition:
+    """Cuts the program into as few segments as the target allows; what it refuses is cut out and the rest tried again."""
+    program, refused = loaded.program, dict[int, str]()
+    memory = Memory(program.graph)
+    translator = Translator(program, spec, loaded.leaves, _parser(spec), memory.paths)
+    known: dict[tuple[int, ...], Translation] = {}
+    for _ in range(_ROUNDS):
+        policy = Policy(refused, set(spec.torch_executed_ops), {str(m) for m in spec.torch_executed_modules}, spec.truncate_double)
+        roles = Roles(program, memory, policy)
+        cuts = cut(program.graph, roles, memory)
+        partition = Partition(translator, roles, cuts, refused={**roles.reasons})
+        new: dict[int, str] = {}
+        for segment in partition.segments:
+            key = (*segment.identities, -1, *(hash(v.debugName()) for v in segment.outputs))
+            translation = known.get(key) or translator.translate(segment)
+            known[key] = partition.translations[id(segment)] = translation
+            new.update(translation.refused)
+        if not new:
+            break
+        _require_full(partition, loaded, new)
+        refused.update(new)
+    else:
+        raise BuildError("the graph could not be divided: the target goes on refusing", why="; ".join(sorted(set(new.values()))[:5]))
+    _require_full(partition, loaded, {})
+    return partition
+
+
+def _parser(spec: CompileSpec) -> Backend | None:
+    """The parser that decides what is supported: TensorRT's where it is installed, else TensorRT-RTX's, else none."""
+    for name in ("tensorrt", "tensorrt_rtx"):
+        backend = backends.get(name)
+        try:
+            backend.require()
+        except Exception:
+            continue
+        return backend
+    return None
+
+
+def _require_full(partition: Partition, loaded: Loaded, new: dict[int, str]) -> None:
+    if not loaded.spec.require_full_compilation:
+        return
+    table = loaded.program.provenance
+    kept = {**{i: r for i, r in partition.refused.items() if "::" in table[i].operator and not table[i].operator.startswith("prim::")}, **new}
+    if kept:
+        lines = [f"{table[i]}: {reason}" for i, reason in sorted(kept.items())]
+        raise UnsupportedOperatorError(
+            f"{len(kept)} operator(s) cannot be in an engine", where=str(table[min(kept)]), why="\n    ".join(lines),
+            hint="leave require_full_compilation out, or write a rule: bridge rules new NAME",
+        )  # fmt: skip
+
+
+def build(partition: Partition, loaded: Loaded, backend: Backend) -> dict[int, Call]:
+    """An engine for every segment that is worth one; a segment whose build fails stays in PyTorch."""
+    calls: dict[int, Call] = {}
+    ranges = _Ranges(partition, loaded)
+    for segment in partition.segments:
+        translation = partition.translations[id(segment)]
+        if len(segment.nodes) < loaded.spec.min_block_size:
+            _leave(partition, segment, "its segment is smaller than min_block_size")
+            continue
+        shapes = ranges.of(translation)
+        if shapes is None:
+            _leave(partition, segment, "the range of a shape that it is given is not known")
+            continue
+        profile: Profile = {name: (low, usual, high) for name, (low, usual, high) in shapes.items()}
+        try:
+            plan = backend.build(translation.graph, [profile], _settings(loaded.spec), loaded.spec.progress)
+        except BuildError as error:
+            if loaded.spec.require_full_compilation:
+                raise
+            _LOG.warning("a segment of %d operators stays in PyTorch: %s", len(segment.nodes), error)
+            _leave(partition, segment, f"{backend.name} did not build it: {error.what}")
+            continue
+        assert translation.function is not None
+        signature = signature_of(translation, partition.translator, segment, shapes)
+        calls[id(segment)] = Call(translation.function.inputs, plan.to_tensor(), signature.to_json())
+    return calls
+
+
+def _leave(partition: Partition, segment: Segment, reason: str) -> None:
+    partition.refused.update(dict.fromkeys(segment.identities, reason))
+
+
+def _settings(spec: CompileSpec) -> BuildSettings:
+    return BuildSettings(
+        workspace_size=spec.workspace_size, optimization_level=spec.optimization_level, timing_cache=spec.timing_cache,
+        disable_tf32=spec.disable_tf32, profiling_verbosity=spec.profiling_verbosity, hardware_compatible=spec.hardware_compatible,
+        version_compatible=spec.version_compatible, sparse_weights=spec.sparse_weights, max_aux_streams=spec.max_aux_streams,
+        device=(spec.device.index or 0) if isinstance(spec.device, torch.device) and spec.device.type == "cuda" else 0,
+    )  # fmt: skip
+
+
+class _Ranges:
+    """Smallest, usual and largest shapes of segment inputs: the spec's, or what runs at those sizes showed."""
+
+    def __init__(self, partition: Partition, loaded: Loaded) -> None:
+        self.partition, self.loaded, self.observed = partition, loaded, False
+
+    def of(self, translation: Translation) -> dict[str, tuple[tuple[int, ...], ...]] | None:
+        assert translation.function is not None
+        shapes = {}
+        for value, name in zip(translation.function.inputs, translation.input_names, strict=True):
+            shape = self._shapes(value)
+            if shape is None:
+                return None
+            shapes[name] = shape
+        return shapes
+
+    def _shapes(self, value: tp.Value) -> tuple[tuple[int, ...], ...] | None:
+        leaf = self.partition.translator.leaf_of.get(value.debugName())
+        if leaf is not None:
+            return leaf.min_shape, leaf.opt_shape, leaf.max_shape
+        sizes = self.loaded.program.facts.sizes(value)
+        if sizes is None:
+            return None
+        if None not in sizes:
+            return (sizes,) * 3  # type: ignore[return-value]
+        return self._seen(value)
+
+    def _seen(self, value: tp.Value) -> tuple[tuple[int, ...], ...] | None:
+        if not self.observed:
+            self.observed = True
+            self._observe()
+        seen = [s.shape for s in self.loaded.program.facts.seen.values.get(value.debugName(), ()) if hasattr(s, "shape")]
+        if not seen:
+            return None
+        return tuple(map(min, *seen)) if len(seen) > 1 else seen[0], seen[0], tuple(map(max, *seen)) if len(seen) > 1 else seen[0]
+
+    def _observe(self) -> None:
+        program, spec = self.loaded.program, self.loaded.spec
+        arguments = tp.schema_of(program.module, program.method).arguments[1:]
+        device = device_of(program.module)
+        dtype = next((leaf.dtype for leaf in self.loaded.leaves if leaf.is_tensor and leaf.dtype and leaf.dtype.is_floating_point), torch.float32)
+        program.observe_range([_on(example_of(spec, arguments, dtype, which), device) for which in ("min", "max")])
+
+
+def finish(loaded: Loaded, partition: Partition, calls: dict[int, Call]) -> torch.jit.ScriptModule:
+    """Puts the engines into the graph and lets go of the weights that only they used."""
+    program = loaded.program
+    _cast_inputs(loaded, partition)
+    stitch(program.graph, partition.cuts, calls)
+    _guard_fixed(loaded)
+    for node in tp.walk(program.graph):
+        tp.remove_attributes([node], TAG)
+    module = tp.freeze(program.module, [program.method])
+    _report(partition, calls)
+    return module
+
+
+def _cast_inputs(loaded: Loaded, partition: Partition) -> None:
+    """With half precision, floating inputs may come in either dtype: operators that stay in PyTorch get the module's own."""
+    if loaded.spec.precision not in (torch.float16, torch.bfloat16):
+        return
+    for value in list(loaded.program.graph.inputs())[1:]:
+        seen = loaded.program.facts.tensor(value)
+        if seen is None or not seen.dtype.is_floating_point or value.type().kind() != "TensorType":
+            continue
+        users = [use.user for use in value.uses() if use.user.hasAttribute(TAG) and partition.roles.of(use.user) is Role.TORCH]
+        if users:
+            tp.insert_cast(loaded.program.graph, value, seen.dtype, users)
+
+
+def _guard_fixed(loaded: Loaded) -> None:
+    """Arguments that are part of the compiled module may not be given another value."""
+    arguments = tp.schema_of(loaded.program.module, loaded.program.method).arguments[1:]
+    values = list(loaded.program.graph.inputs())[1:]
+    tensors = {leaf.path[0] for leaf in loaded.leaves if leaf.is_tensor}
+    for position, (argument, value) in enumerate(zip(arguments, values, strict=True)):
+        if position in tensors or argument.name in tensors or value.type().kind() == "TensorType":
+            continue
+        fixed = next((leaf.value for leaf in loaded.leaves if leaf.path in ((position,), (argument.name,))), argument.default_value)
+        message = f"{argument.name}: this module was compiled for {argument.name}={fixed!r}; compile it again for another value"
+        tp.guard(loaded.program.graph, value, fixed, message)
+
+
+def _report(partition: Partition, calls: Sequence[Any] | dict[int, Call]) -> None:
+    table = partition.translator.program.provenance
+    kept = {i: r for i, r in partition.refused.items() if not table[i].operator.startswith("prim::")}
+    _LOG.info("%d engine(s); %d operator(s) in PyTorch", len(calls), len(kept))
+    for identity, reason in sorted(kept.items()):
+        _LOG.info("in PyTorch: %s: %s", table[identity], reason)

@@ -1,0 +1,149 @@
+"""What stands around the exporter's symbolic functions: every node keeps its identity, and no operator ends the export."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bridge import torch_private as tp
+from bridge.frontend.facts import Facts
+from bridge.frontend.provenance import TAG
+
+_LOG = logging.getLogger("bridge.export")
+_DTYPES = {
+    index: name for index, name in enumerate(
+        ["uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "complex32", "complex64", "complex128", "bool", "qint8",
+         "quint8", "qint32", "bfloat16"]
+    )
+}  # fmt: skip
+
+
+class Symbolics:
+    """The seam around the export of one function.
+
+    Args:
+        nodes: the original nodes by identity: by the time of export the exporter has dropped schemas and types.
+        facts: what is known of their values.
+        opset: of the ONNX operators.
+        left: identities that are exported as the operator itself, because the exporter's own way gives wrong numbers.
+    """
+
+    def __init__(self, nodes: dict[int, tp.Node], facts: Facts, opset: int, left: Callable[[tp.Node], bool]) -> None:
+        self.nodes, self.facts, self.opset, self.left = nodes, facts, opset, left
+        self.last: int | None = None
+        self.reasons: dict[int, str] = {}
+
+    def __call__(self, symbolic: Callable[[], Any], arguments: tuple[Any, ...]) -> Any:
+        node, inputs, new_nodes = arguments[2], arguments[3], arguments[6]
+        identity = node.i(TAG) if node.hasAttribute(TAG) else None
+        if identity is not None:
+            node.removeAttribute(TAG)
+            self.last = identity
+        original = self.nodes.get(identity) if identity is not None else None
+        known = original is not None and original.kind().rstrip("_") == node.kind().rstrip("_")
+        result = self._run(symbolic, arguments, identity, original if known else None, inputs)
+        if identity is not None:
+            for new in new_nodes:
+                if not new.hasAttribute(TAG):
+                    new.i_(TAG, identity)
+            if known:
+                self._give_types(result, original)
+        return result
+
+    def _run(self, symbolic: Callable[[], Any], arguments: tuple[Any, ...], identity: int | None, original: tp.Node | None, inputs: Any) -> Any:
+        if original is not None and self.left(original):
+            self.reasons[original_identity(identity)] = "the exporter's translation gives wrong numbers"
+            return self._itself(arguments, original, inputs)
+        try:
+            return symbolic()
+        except Exception as error:
+            if original is None or tp.schema(original) is None:
+                raise
+            message = str(error).strip().splitlines()
+            self.reasons[original_identity(identity)] = message[0] if message else type(error).__name__
+            _LOG.debug("%s has no translation to ONNX: %s", original.kind(), error)
+            return self._itself(arguments, original, inputs)
+
+    def _itself(self, arguments: tuple[Any, ...], original: tp.Node, inputs: Any) -> Any:
+        """A node that stands for the operator, with its schema and all of its arguments."""
+        context = tp.graph_context(arguments, self.opset)
+        schema = tp.schema(original)
+        assert schema is not None
+        operands: list[tp.Value] = []
+        encoded = {
+            argument.name: self._encode(argument, value, exported, operands)
+            for argument, value, exported in zip(schema.arguments, original.inputs(), inputs, strict=True)
+        }
+        namespace, _, name = schema.name.partition("::")
+        kind = f"{name}.{schema.overload_name}" if schema.overload_name else name
+        attributes = {"schema_s": original.schema(), "arguments_s": json.dumps(encoded)}
+        count = self._count(original)
+        results = context.op(f"torch.{namespace}::{kind}", *operands, outputs=count, **attributes)
+        if original.outputsSize() == 1 and original.output().type().kind() == "ListType":
+            return context.op("prim::ListConstruct", *(results if isinstance(results, (list, tuple)) else [results]))
+        return results
+
+    def _count(self, node: tp.Node) -> int:
+        if node.outputsSize() == 1 and node.output().type().kind() == "ListType":
+            unpacks = [use.user for use in node.output().uses() if use.user.kind() == "prim::ListUnpack"]
+            if not unpacks:
+                raise NotImplementedError(f"{node.kind()} gives a list whose length is not known")
+            return int(unpacks[0].outputsSize())
+        return int(node.outputsSize())
+
+    def _encode(self, argument: Any, value: tp.Value, exported: tp.Value, operands: list[tp.Value]) -> Any:
+        if tp.is_constant(value):
+            held = tp.constant_value(value)
+            if not isinstance(held, torch.Tensor) and not _holds_tensors(held):
+                return _literal(held, argument)
+        if value.type().kind() == "NoneType":
+            return None
+        if value.node().kind() == "prim::ListConstruct":
+            parts = list(exported.node().inputs()) if exported.node().kind() == "prim::ListConstruct" else []
+            originals = list(value.node().inputs())
+            if len(parts) == len(originals):
+                return [self._encode(argument, o, p, operands) for o, p in zip(originals, parts, strict=True)]
+        operands.append(exported)
+        return {"input": len(operands) - 1}
+
+    def _give_types(self, result: Any, original: tp.Node) -> None:
+        """Gives observed dtypes and ranks to values whose type the exporter could not infer."""
+        values = result if isinstance(result, (list, tuple)) else [result]
+        outputs = list(original.outputs())
+        if len(values) != len(outputs):
+            return
+        for value, output in zip(values, outputs, strict=True):
+            tensor, sizes = self.facts.known_kind(output), self.facts.sizes(output)
+            if value is None or tensor is None or sizes is None or output.type().kind() != "TensorType":
+                continue
+            if not tp.has_rank(value):
+                value.setType(tp.tensor_type(tensor.dtype, sizes))
+
+
+def original_identity(identity: int | None) -> int:
+    assert identity is not None
+    return identity
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and any(isinstance(item, torch.Tensor) for item in value)
+
+
+def _literal(value: Any, argument: Any) -> Any:
+    kind = str(argument.type.annotation_str) if hasattr(argument.type, "annotation_str") else str(argument.type)
+    if isinstance(value, torch.device):
+        return {"device": str(value)}
+    if isinstance(value, int) and not isinstance(value, bool) and argument.name in ("dtype", "out_dtype") and "int" in kind:
+        return {"dtype": _DTYPES.get(value, str(value))}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    if isinstance(value, (list, tuple)):
+        return [_literal(item, argument) for item in value]
+    if isinstance(value, float) and math.isfinite(value) is False:
+        return value
+    return value

@@ -1,0 +1,57 @@
+"""Translations of the TorchScript exporter that give wrong numbers without failing.
+
+Each of these operators is exported as itself, for a rule of our own to lower or for PyTorch to run.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from bridge import torch_private as tp
+from bridge.frontend.facts import Facts
+
+_ALWAYS = {
+    "aten::index_add",  # duplicate indices are lost
+    "aten::scatter_reduce",  # include_self=False is ignored
+    "aten::bucketize",
+    "aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d",  # dynamic sizes are frozen
+}  # fmt: skip
+_ON_INTEGERS = {"aten::floor_divide", "aten::div", "aten::remainder", "aten::fmod"}  # rounds towards zero
+_FINE_POOL = {"aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d"}
+
+
+def is_wrong(node: tp.Node, facts: Facts) -> bool:
+    """Whether the exporter's own translation of this node is known to be wrong for some inputs."""
+    kind = node.kind().rstrip("_")
+    if kind in _FINE_POOL:
+        return not _is_global(node) and not _static(node, facts)
+    if kind in ("aten::index_put", "aten::_index_put_impl"):
+        accumulate = list(node.inputs())[3]
+        return not (tp.is_constant(accumulate) and tp.constant_value(accumulate) is False)
+    if kind in _ON_INTEGERS:
+        return _integers(node, facts)
+    return kind in _ALWAYS
+
+
+def _is_global(node: tp.Node) -> bool:
+    """Pooling to one element is the same at every size."""
+    size = list(node.inputs())[1]
+    if tp.is_constant(size):
+        return all(item == 1 for item in tp.constant_value(size))
+    return size.node().kind() == "prim::ListConstruct" and all(tp.is_constant(v) and tp.constant_value(v) == 1 for v in size.node().inputs())
+
+
+def _static(node: tp.Node, facts: Facts) -> bool:
+    sizes = facts.sizes(next(iter(node.inputs())))
+    wanted = list(node.inputs())[1]
+    rank = {"aten::adaptive_avg_pool1d": 1, "aten::adaptive_avg_pool2d": 2, "aten::adaptive_avg_pool3d": 3}[node.kind()]
+    return sizes is not None and None not in sizes[-rank:] and tp.is_constant(wanted)
+
+
+def _integers(node: tp.Node, facts: Facts) -> bool:
+    if node.kind() == "aten::div" and len(list(node.inputs())) < 3:
+        return False
+    tensors = [facts.known_kind(v) for v in node.inputs() if v.type().kind() == "TensorType"]
+    output = facts.known_kind(node.output())
+    whole = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
+    return output is not None and output.dtype in whole and bool(tensors) and not (output.rank == 0)

@@ -1,0 +1,153 @@
+"""Modules of every kind in, one program out."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from bridge import torch_private as tp
+from bridge.errors import BridgeError, ExportError, SpecError
+from bridge.frontend.facts import Argument, Fact, Varies
+from bridge.frontend.program import Program, prepare
+from bridge.logging import quiet_exporter
+from bridge.spec import CompileSpec, Leaf
+
+_LOG = logging.getLogger("bridge.frontend")
+
+Adapt = Callable[[torch.jit.ScriptModule], torch.nn.Module]
+
+
+@dataclass
+class Loaded:
+    """A program and how its inputs and outputs look from outside.
+
+    Attributes:
+        spec: with the names of the method's arguments.
+        leaves: the input tensors and constants of the spec, flat.
+        adapt: puts a compiled module into the user's clothes (Python structures that TorchScript has no word for).
+    """
+
+    program: Program
+    spec: CompileSpec
+    leaves: list[Leaf]
+    adapt: Adapt
+
+
+def load(module: Any, spec: CompileSpec, method: str = "forward") -> Loaded:
+    """Takes a ScriptModule, nn.Module or ExportedProgram to a frozen program.
+
+    Raises:
+        SpecError: the inputs do not fit the module.
+        ExportError: an nn.Module that can be neither scripted nor exported nor traced.
+    """
+    with quiet_exporter():
+        scripted, spec, adapt = _scripted(module, spec, method)
+        scripted = _on_device(scripted, spec)
+        return _prepared(scripted, spec, method, adapt)
+
+
+def _scripted(module: Any, spec: CompileSpec, method: str) -> tuple[torch.jit.ScriptModule, CompileSpec, Adapt]:
+    if isinstance(module, torch.jit.ScriptFunction):
+        module = _ScriptFunction(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        return module, spec, _as_it_is
+    if isinstance(module, torch.export.ExportedProgram):
+        from bridge.frontend.exported import from_exported
+
+        return from_exported(module, spec)
+    if isinstance(module, torch.nn.Module):
+        from bridge.frontend.eager import from_eager
+
+        return from_eager(module, spec, method)
+    raise SpecError(
+        f"module: {type(module).__name__} cannot be compiled",
+        hint="give a torch.jit.ScriptModule, a torch.nn.Module or a torch.export.ExportedProgram",
+    )
+
+
+def _ScriptFunction(function: torch.jit.ScriptFunction) -> torch.jit.ScriptModule:
+    class Call(torch.nn.Module):
+        pass
+
+    raise SpecError(
+        f"module: {function.name} is a script function", hint="call it in the forward() of a torch.nn.Module, and script that"
+    )
+
+
+def _as_it_is(module: torch.jit.ScriptModule) -> torch.nn.Module:
+    return module
+
+
+def _on_device(module: torch.jit.ScriptModule, spec: CompileSpec) -> torch.jit.ScriptModule:
+    """The module on the spec's device; a copy where it has to move."""
+    device = spec.device.torch_device if spec.device is not None and hasattr(spec.device, "torch_device") else None
+    if device is None or device == device_of(module):
+        return module
+    import copy
+
+    return copy.deepcopy(module).to(device)
+
+
+def device_of(module: torch.nn.Module) -> torch.device:
+    """Where a module's parameters and buffers are; the CPU when it has none."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def default_dtype(module: torch.nn.Module) -> torch.dtype:
+    """The dtype of floating inputs that state none: that of the module's parameters."""
+    return next((p.dtype for p in module.parameters() if p.dtype.is_floating_point), torch.float32)
+
+
+def _prepared(module: torch.jit.ScriptModule, spec: CompileSpec, method: str, adapt: Adapt) -> Loaded:
+    if not tp.has_method(module, method):
+        names = ", ".join(tp.method_names(module))
+        raise SpecError(f"method_name: the module has no method {method!r}", hint=f"its methods: {names}")
+    arguments = tp.schema_of(module, method).arguments[1:]
+    optional = [a.name for a in arguments if a.has_default_value()]
+    if spec.inputs is None and not spec.kwarg_inputs and len(optional) < len(arguments):
+        needed = ", ".join(a.name for a in arguments)
+        raise SpecError(
+            f"inputs: not given; {method}({needed}) needs their shapes", hint="bridge.compile(module, [bridge.Input((1, 3, 224, 224))])"
+        )
+    spec = spec.bind_names([a.name for a in arguments], optional=optional, method=method)
+    dtype = default_dtype(module)
+    leaves = spec.flat_inputs(dtype)
+    known = [_argument(position, a, spec, leaves) for position, a in enumerate(arguments)]
+    example = _on(example_of(spec, arguments, dtype), device_of(module))
+    program = prepare(module, method, example, known, device_of(module))
+    return Loaded(program, spec, leaves, adapt)
+
+
+def example_of(spec: CompileSpec, arguments: Sequence[Any], dtype: torch.dtype, which: str = "opt") -> tuple[Any, ...]:
+    """One call's arguments in the method's order."""
+    args, kwargs = spec.example_inputs(which, default_dtype=dtype)  # type: ignore[arg-type]
+    rest = arguments[len(args) :]
+    return (*args, *(kwargs[a.name] if a.name in kwargs else a.default_value for a in rest))
+
+
+def _on(values: Any, device: torch.device) -> Any:
+    return pytree.tree_map(lambda v: v.to(device) if isinstance(v, torch.Tensor) else v, values)
+
+
+def _argument(position: int, argument: Any, spec: CompileSpec, leaves: Sequence[Leaf]) -> Argument:
+    """What is known of an argument: fixed where the spec gives a Python value or leaves the default."""
+    own = [leaf for leaf in leaves if leaf.path[0] in (position, argument.name)]
+    if not own:
+        given = position < len(spec.inputs or ()) or argument.name in spec.kwarg_inputs
+        return Argument(Fact(shape=Varies.NEVER, content=Varies.WITH_DATA)) if given else Argument(Fact(), fixed=True, value=argument.default_value)
+    if not any(leaf.is_tensor for leaf in own):
+        if len(own) == 1 and len(own[0].path) == 1:
+            return Argument(Fact(), fixed=True, value=own[0].value)
+        return Argument(Fact(Varies.NEVER, Varies.WITH_DATA, Varies.WITH_DATA))
+    dynamic = any(leaf.is_dynamic for leaf in own)
+    fact = Fact(shape=Varies.WITH_SHAPES if dynamic else Varies.NEVER, content=Varies.WITH_DATA)
+    dims = tuple(d if isinstance(d, int) else None for d in own[0].dims) if len(own) == 1 and len(own[0].path) == 1 else None
+    return Argument(fact, dims)

@@ -1,0 +1,254 @@
+"""Which nodes may go into an engine, which stay in PyTorch and why, and which go wherever they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+import torch
+
+from bridge import torch_private as tp
+from bridge.frontend.facts import Varies
+from bridge.frontend.program import Program
+from bridge.frontend.provenance import TAG
+from bridge.partition.alias import Memory
+
+ENGINE_DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.bool}
+MOST_DIMENSIONS = 8
+SMALL_CONSTANT = 1024
+_STRUCTURE = {
+    "prim::TupleConstruct", "prim::TupleUnpack", "prim::TupleIndex", "prim::DictConstruct", "prim::ListConstruct", "prim::ListUnpack",
+    "prim::GetAttr", "prim::SetAttr", "prim::Constant", "prim::unchecked_cast", "aten::__getitem__", "prim::Uninitialized", "prim::Return",
+}  # fmt: skip
+_RANDOM_UNLESS_ZERO = {
+    "aten::scaled_dot_product_attention": "dropout_p", "aten::_scaled_dot_product_attention_math": "dropout_p",
+}  # fmt: skip
+_DROPOUTS = {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout"}
+
+
+class Role(Enum):
+    """Where a node runs."""
+
+    ENGINE = "engine"
+    TORCH = "PyTorch"
+    FREE = "wherever it is needed"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the user and the backend decide about operators.
+
+    Attributes:
+        refused: nodes, by identity, that some part of the street refused, with the reason.
+        executed_ops: operators that the user leaves to PyTorch.
+        executed_modules: submodule paths or types that the user leaves to PyTorch.
+        truncate_double: whether float64 is computed as float32.
+    """
+
+    refused: Mapping[int, str] = field(default_factory=dict)
+    executed_ops: Collection[str] = ()
+    executed_modules: Collection[str] = ()
+    truncate_double: bool = False
+
+
+class Roles:
+    """The role of every node of a program's graph, and the reasons of those that stay in PyTorch."""
+
+    def __init__(self, program: Program, memory: Memory, policy: Policy) -> None:
+        self.program, self.memory, self.policy = program, memory, policy
+        self.facts = program.facts
+        self.reasons: dict[int, str] = {}
+        self._roles: dict[int, Role] = {}
+        for node in tp.walk(program.graph):
+            self._roles[node.i(TAG)] = self._decide(node)
+        self._settle_lists()
+
+    def of(self, node: tp.Node) -> Role:
+        return self._roles[node.i(TAG)]
+
+    def stay(self, node: tp.Node, reason: str) -> None:
+        """Leaves a node to PyTorch."""
+        self._roles[node.i(TAG)] = Role.TORCH
+        self.reasons[node.i(TAG)] = reason
+
+    def _decide(self, node: tp.Node) -> Role:
+        if node.kind() == "prim::Constant" or self._is_free(node):
+            return Role.FREE
+        if node.kind() == "prim::ListUnpack" and self._of_tensors(node.input()) and _made_by_operator(node.input()):
+            return Role.ENGINE
+        if node.kind() in _STRUCTURE or node.kind() in ("prim::If", "prim::Loop"):
+            return Role.TORCH
+        reason = self._why_not(node)
+        if reason is None:
+            return Role.ENGINE
+        self.reasons[node.i(TAG)] = reason
+        return Role.TORCH
+
+    def _is_free(self, node: tp.Node) -> bool:
+        """Arithmetic on sizes, and lists built for one operator: cheap, without effect, copied to where they are used."""
+        if list(node.blocks()) or node.kind() in ("prim::GetAttr", "prim::RaiseException", "prim::Uninitialized") or not node.outputsSize():
+            return False
+        if any(self.memory.written(value) for value in node.outputs()):
+            return False
+        if node.kind() == "prim::ListConstruct":
+            return str(node.output().type().annotation_str) in _LISTS and all(self._crosses(value) for value in node.inputs())
+        if not node.kind().startswith(("aten::", "prim::NumToTensor", "prim::min", "prim::max")):
+            return False
+        if any(self.facts.of(value).content is Varies.WITH_DATA for value in node.outputs()):
+            return False
+        return all(self._is_scalar(value) for value in node.outputs()) and all(self._is_size_or_read(node, v) for v in node.inputs())
+
+    def _crosses(self, value: tp.Value) -> bool:
+        return value.type().kind() in ("TensorType", "OptionalType", "NoneType") or self.facts.of(value).content is not Varies.WITH_DATA
+
+    def _is_scalar(self, value: tp.Value) -> bool:
+        if value.type().kind() in ("IntType", "FloatType", "BoolType", "NumberType"):
+            return True
+        if str(value.type().annotation_str) in ("List[int]", "List[float]", "List[bool]"):
+            return True
+        tensor = self.facts.known_kind(value)
+        return value.type().kind() == "TensorType" and tensor is not None and tensor.rank == 0
+
+    def _is_size_or_read(self, node: tp.Node, value: tp.Value) -> bool:
+        """Either a number itself, or a tensor of which only the shape is read."""
+        if value.type().kind() != "TensorType":
+            return True
+        reads_shape = node.kind() in ("aten::size", "aten::numel", "aten::dim", "aten::len")
+        return reads_shape or (not tp.is_constant(value) and self.facts.of(value).content is not Varies.WITH_DATA and value.node().kind() != "prim::GetAttr")
+
+    def _of_tensors(self, value: tp.Value) -> bool:
+        return str(value.type().annotation_str) == "List[Tensor]"
+
+    def _why_not(self, node: tp.Node) -> str | None:
+        identity, kind = node.i(TAG), node.kind()
+        origin = self.program.provenance[identity]
+        if identity in self.policy.refused:
+            return self.policy.refused[identity]
+        if kind.rstrip("_") in self.policy.executed_ops or kind in self.policy.executed_ops:
+            return "torch_executed_ops names it"
+        if any(_within(origin.module_path, origin.module_type, name) for name in self.policy.executed_modules):
+            return "torch_executed_modules names its module"
+        if tp.schema(node) is None:
+            return "a construct of TorchScript that has no meaning in ONNX"
+        return self._why_not_memory(node) or self._why_not_random(node) or self._why_not_values(node)
+
+    def _why_not_memory(self, node: tp.Node) -> str | None:
+        if any(self.memory.written(value) for value in (*node.inputs(), *node.outputs())):
+            return "it reads or changes memory that is updated in place"
+        schema = tp.schema(node)
+        if schema is not None and any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments):
+            return "it changes its input in place"
+        return None
+
+    def _why_not_random(self, node: tp.Node) -> str | None:
+        kind = node.kind()
+        named = {a.name: v for a, v in zip(tp.schema(node).arguments, node.inputs(), strict=False)}  # type: ignore[union-attr]
+        if kind in _DROPOUTS:
+            active = not (tp.is_constant(named["train"]) and not tp.constant_value(named["train"]))
+            return "it draws random numbers" if active else None
+        if kind in _RANDOM_UNLESS_ZERO:
+            value = named[_RANDOM_UNLESS_ZERO[kind]]
+            return None if tp.is_constant(value) and tp.constant_value(value) == 0 else "it draws random numbers"
+        if kind in ("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu", "aten::_native_multi_head_attention"):
+            return None
+        return "it draws random numbers" if node.isNondeterministic() else None
+
+    def _why_not_values(self, node: tp.Node) -> str | None:
+        for value in node.outputs():
+            if not self._is_tensor_like(value):
+                return f"it gives a Python value ({value.type().annotation_str})"
+        for value in (*node.inputs(), *node.outputs()):
+            reason = self._why_not_value(value)
+            if reason is not None:
+                return reason
+        return None
+
+    def _is_tensor_like(self, value: tp.Value) -> bool:
+        return value.type().kind() == "TensorType" or self._of_tensors(value)
+
+    def _why_not_value(self, value: tp.Value) -> str | None:
+        if tp.is_constant(value) and value.type().kind() != "TensorType":
+            return None
+        if value.type().kind() == "TensorType":
+            return self._why_not_tensor(value)
+        if self._of_tensors(value):
+            return None
+        made = value.node()
+        if made.kind() == "prim::ListConstruct" and made.i(TAG) in self._roles and self._roles[made.i(TAG)] is Role.FREE:
+            return None
+        if self.facts.of(value).content is Varies.WITH_DATA:
+            return f"an argument ({value.type().annotation_str}) depends on the data"
+        return None
+
+    def _why_not_tensor(self, value: tp.Value) -> str | None:
+        if tp.is_constant(value):
+            tensor = tp.constant_value(value)
+            wide = isinstance(tensor, torch.Tensor) and tensor.dtype is torch.float64 and tensor.ndim == 0
+            return None if wide or tensor is None else self._why_not_dtype(tensor.dtype)
+        tensor = self.facts.tensor(value)
+        if tensor is None:
+            return "it is in a branch that the example did not run" if not self.facts.seen.values.get(value.debugName()) else None
+        if self.facts.of(value).kind is not Varies.NEVER:
+            return "dtype or rank of a tensor depend on the data"
+        if self.facts.of(value).shape is Varies.WITH_DATA:
+            return "the shape of a tensor depends on the data"
+        if tensor.rank > MOST_DIMENSIONS:
+            return f"a tensor has {tensor.rank} dimensions; TensorRT takes {MOST_DIMENSIONS}"
+        sizes = self.facts.sizes(value)
+        if sizes is not None and 0 in sizes:
+            return "a tensor is empty"
+        return self._why_not_dtype(tensor.dtype) if not self._is_size(value) else None
+
+    def _is_size(self, value: tp.Value) -> bool:
+        tensor = self.facts.known_kind(value)
+        return tensor is not None and tensor.rank == 0 and self.facts.of(value).content is not Varies.WITH_DATA
+
+    def _why_not_dtype(self, dtype: torch.dtype) -> str | None:
+        if dtype in ENGINE_DTYPES or (dtype is torch.float64 and self.policy.truncate_double):
+            return None
+        if dtype is torch.float64:
+            return "TensorRT has no float64 (truncate_double=True computes it as float32)"
+        return f"TensorRT has no {str(dtype).removeprefix('torch.')}"
+
+    def _settle_lists(self) -> None:
+        """A list of tensors that an operator makes cannot cross: its maker and its reader run in the same place."""
+        changed = True
+        while changed:
+            changed = False
+            for node in tp.walk(self.program.graph):
+                if self.of(node) is not Role.ENGINE:
+                    continue
+                reason = self._why_list_stays(node)
+                if reason is not None:
+                    self.stay(node, reason)
+                    changed = True
+
+    def _why_list_stays(self, node: tp.Node) -> str | None:
+        for value in node.inputs():
+            if self._of_tensors(value) and self.of(value.node()) is Role.TORCH if _has_tag(value.node()) else self._of_tensors(value):
+                return "it takes a list of tensors made in PyTorch"
+        for value in node.outputs():
+            if self._of_tensors(value) and any(not self._reads_in_engine(use.user, node) for use in value.uses()):
+                return "it makes a list of tensors that PyTorch reads"
+        return None
+
+    def _reads_in_engine(self, user: tp.Node, maker: tp.Node) -> bool:
+        if not _has_tag(user) or self.of(user) is not Role.ENGINE:
+            return False
+        return user.owningBlock() == maker.owningBlock()
+
+
+_LISTS = {"List[int]", "List[float]", "List[bool]", "List[Tensor]", "List[Optional[Tensor]]", "List[Optional[int]]"}
+
+
+def _has_tag(node: tp.Node) -> bool:
+    return node.hasAttribute(TAG)
+
+
+def _made_by_operator(value: tp.Value) -> bool:
+    return tp.schema(value.node()) is not None and value.node().kind() != "prim::ListConstruct"
+
+
+def _within(path: str, type_: str, name: str) -> bool:
+    return path == name or path.startswith(f"{name}.") or type_ == name

@@ -1,0 +1,229 @@
+"""One segment down the street: export, rewrites, precision, and what the target's parser says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_graphsurgeon as gs
+import torch
+
+import rewrites
+from bridge import torch_private as tp
+from bridge.backends.base import Backend, Profile, Refusal
+from bridge.export import export
+from bridge.export.export import ExporterCrash, onnx_identifier
+from bridge.export.function import Function, function_of
+from bridge.frontend.program import Program
+from bridge.frontend.provenance import identity_of
+from bridge.leaves import input_leaves, result_names
+from bridge.partition.segments import Segment
+from bridge.runtime.dtypes import name_of
+from bridge.runtime.signature import InputSignature, OutputSignature, Range, Signature
+from bridge.spec import CompileSpec, Leaf
+
+_LOG = logging.getLogger("bridge.translate")
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+@dataclass
+class Translation:
+    """A segment as the backend gets it, or the nodes that keep it from getting there.
+
+    Attributes:
+        refused: reason by the identity of each node that has no way into this target.
+    """
+
+    graph: gs.Graph | None
+    function: Function | None = None
+    input_names: list[str] = field(default_factory=list)
+    output_names: list[str] = field(default_factory=list)
+    refused: dict[int, str] = field(default_factory=dict)
+    rewriting: rewrites.Report | None = None
+
+
+class Translator:
+    """Translates segments of one program for one target."""
+
+    def __init__(self, program: Program, spec: CompileSpec, leaves: Sequence[Leaf], checker: Backend | None, paths: dict[str, str]) -> None:
+        self.program, self.spec, self.checker, self.paths = program, spec, checker, paths
+        self.leaf_of = input_leaves(program, leaves, list(spec.argument_names or ()))
+        self.result_names = result_names(program.graph)
+
+    def translate(self, segment: Segment) -> Translation:
+        """The segment's typed ONNX graph, or why some of its nodes cannot be in one."""
+        function = function_of(segment, self.program, self.paths)
+        inputs, outputs = self._input_names(function), self._output_names(segment)
+        try:
+            exported = export(function, self.program, inputs, outputs, self._symbols(function, inputs))
+        except ExporterCrash as crash:
+            return Translation(None, refused=self._culprit(segment, crash))
+        self._restore_outputs(exported.graph, segment)
+        rewriting = self._rewrite(exported.graph)
+        refused = self._left_over(exported.graph, exported.reasons, rewriting)
+        if not refused:
+            self._cast(exported.graph)
+            refused = self._unbuildable(exported.graph, segment)
+        return Translation(exported.graph, function, inputs, outputs, refused, rewriting)
+
+    def _input_names(self, function: Function) -> list[str]:
+        names = []
+        for value in function.inputs:
+            leaf = self.leaf_of.get(value.debugName())
+            names.append(leaf.name if leaf else f"value_{onnx_identifier(value.debugName())}")
+        return names
+
+    def _output_names(self, segment: Segment) -> list[str]:
+        given = list(self.spec.output_names or ())
+        order = list(self.result_names)
+        names = []
+        for value in segment.outputs:
+            name = self.result_names.get(value.debugName())
+            if name is not None and len(given) == len(order):
+                name = given[order.index(value.debugName())]
+            names.append(name or f"value_{onnx_identifier(value.debugName())}")
+        taken = {leaf.name for leaf in self.leaf_of.values()}
+        return [f"{name}_out" if name in taken else name for name in names]
+
+    def _symbols(self, function: Function, names: list[str]) -> dict[str, dict[int, str]]:
+        symbols: dict[str, dict[int, str]] = {}
+        for value, name in zip(function.inputs, names, strict=True):
+            sizes = self.program.facts.sizes(value) or ()
+            leaf = self.leaf_of.get(value.debugName())
+            dims = leaf.dims if leaf else [size if size is not None else f"{name}_dim{axis}" for axis, size in enumerate(sizes)]
+            symbols[name] = {axis: dim for axis, dim in enumerate(dims) if isinstance(dim, str)}
+        return {name: axes for name, axes in symbols.items() if axes}
+
+    def _restore_outputs(self, graph: gs.Graph, segment: Segment) -> None:
+        """Gives the graph's results the dtypes that they have in PyTorch."""
+        for tensor, value in zip(graph.outputs, segment.outputs, strict=True):
+            seen = self.program.facts.tensor(value)
+            if seen is not None and tensor.dtype is None:
+                import onnx
+
+                tensor.dtype = onnx.helper.tensor_dtype_to_np_dtype(getattr(onnx.TensorProto, _ONNX[seen.dtype]))
+
+    def _rewrite(self, graph: gs.Graph) -> rewrites.Report:
+        rules: Any = rewrites.default_rules()
+        if self.spec.rules:
+            rules = rules + list(self.spec.rules)
+        for name in self.spec.disabled_rules:
+            rules = rules.without(name)
+        return rewrites.rewrite(graph, target=target_of(self.spec), rules=rules).report
+
+    def _left_over(self, graph: gs.Graph, reasons: Mapping[int, str], rewriting: rewrites.Report) -> dict[int, str]:
+        told = {identity_of(refusal.node): f"{refusal.rule}: {refusal.reason}" for refusal in rewriting.refused}
+        left = {}
+        for node in _all_nodes(graph):
+            if (node.domain or "").startswith(rewrites.torch_domain.PREFIX):
+                identity = identity_of(node.name)
+                if identity is not None:
+                    left[identity] = told.get(identity) or reasons.get(identity) or "torch.onnx does not translate it and no rule lowers it"
+        return left
+
+    def _cast(self, graph: gs.Graph) -> None:
+        if self.spec.precision in _HALVES:
+            from bridge.precision import cast
+
+            report = cast(graph, self.spec.precision)
+            _LOG.info("%s", report)
+
+    def _unbuildable(self, graph: gs.Graph, segment: Segment) -> dict[int, str]:
+        if self.checker is None:
+            return {}
+        own = set(segment.identities)
+        refused = {}
+        for refusal in self.checker.refusals(graph):
+            identity = identity_of(refusal.node_name)
+            culprit = identity if identity in own else segment.identities[-1] if len(own) == 1 else identity
+            if culprit is not None:
+                refused[culprit] = f"{self.checker.name} refuses {refusal.op_type}: {refusal.reason}"
+        return refused
+
+    def _culprit(self, segment: Segment, crash: ExporterCrash) -> dict[int, str]:
+        """The first node whose addition makes the exporter fail, found by halving."""
+        low, high = 0, len(segment.nodes)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._fails(segment, middle) else (middle, high)
+        node = segment.nodes[high - 1]
+        first = str(crash).splitlines()[0]
+        return {segment.identities[segment.nodes.index(node)]: f"torch.onnx fails at it: {first}"}
+
+    def _fails(self, segment: Segment, count: int) -> bool:
+        nodes = segment.nodes[:count]
+        outputs = [value for node in nodes for value in node.outputs() if value.type().kind() == "TensorType"]
+        if not outputs:
+            return False
+        part = Segment(nodes, segment.inputs, outputs)
+        function = function_of(part, self.program, self.paths)
+        try:
+            export(function, self.program, self._input_names(function), [f"o{i}" for i in range(len(outputs))], {})
+        except ExporterCrash:
+            return True
+        return False
+
+
+_ONNX = {
+    torch.float32: "FLOAT", torch.float16: "FLOAT16", torch.bfloat16: "BFLOAT16", torch.float64: "DOUBLE", torch.int64: "INT64",
+    torch.int32: "INT32", torch.int8: "INT8", torch.uint8: "UINT8", torch.bool: "BOOL", torch.int16: "INT16",
+}  # fmt: skip
+
+
+def target_of(spec: CompileSpec) -> str:
+    return (spec.target or "tensorrt").replace(":", "==")
+
+
+def _all_nodes(graph: gs.Graph) -> list[gs.Node]:
+    nodes: list[gs.Node] = []
+    for node in graph.nodes:
+        nodes.append(node)
+        for value in node.attrs.values():
+            if isinstance(value, gs.Graph):
+                nodes += _all_nodes(value)
+    return nodes
+
+
+def signature_of(translation: Translation, translator: Translator, segment: Segment, ranges: Mapping[str, Sequence[tuple[int, ...]]]) -> Signature:
+    """What the operator must know of an engine without loading it.
+
+    Args:
+        ranges: smallest, usual and largest shape of each input by its name.
+    """
+    assert translation.function is not None and translation.graph is not None
+    halves = translator.spec.precision in _HALVES
+    inputs, symbols = [], {}
+    for position, (value, name) in enumerate(zip(translation.function.inputs, translation.input_names, strict=True)):
+        leaf, seen = translator.leaf_of.get(value.debugName()), translator.program.facts.tensor(value)
+        assert seen is not None
+        accepts = tuple(name_of(d) for d in (torch.float32, torch.float16, torch.bfloat16) if d is not seen.dtype)
+        dims: list[int | Range] = []
+        for axis, (low, usual, high) in enumerate(zip(*ranges[name], strict=True)):
+            symbol = leaf.dims[axis] if leaf else f"{name}_dim{axis}"
+            dims.append(low if low == high else Range(low, usual, high, str(symbol)))
+            symbols.setdefault(str(symbol), f"i{position}.{axis}")
+        allowed = accepts if halves and leaf and seen.dtype.is_floating_point else ()
+        inputs.append(InputSignature(name, name_of(seen.dtype), allowed, tuple(dims)))
+    outputs = []
+    for value, name, tensor in zip(segment.outputs, translation.output_names, translation.graph.outputs, strict=True):
+        seen, sizes = translator.program.facts.tensor(value), translator.program.facts.sizes(value)
+        assert seen is not None
+        outputs.append(OutputSignature(name, name_of(seen.dtype), _output_dims(sizes or (None,) * seen.rank, tensor.shape, symbols)))
+    return Signature(tuple(inputs), tuple(outputs), {})
+
+
+def _output_dims(sizes: Sequence[int | None], shape: Any, symbols: Mapping[str, str]) -> tuple[int | str, ...]:
+    inferred = list(shape) if shape is not None and len(shape) == len(sizes) else [None] * len(sizes)
+    return tuple(
+        size if size is not None else dim if isinstance(dim, int) else symbols.get(str(dim), "?")
+        for size, dim in zip(sizes, inferred, strict=True)
+    )
+
+
+def refusal_text(refusal: Refusal) -> str:
+    return f"{refusal.op_type}: {refusal.reason}"
+
+
+__all__ = ["Profile", "Translation", "Translator", "signature_of", "target_of", "tp"]
