@@ -26,6 +26,7 @@ _MOST_SHAPES = 1024
 _MOST_GRAPHS = 8
 
 _Shapes = tuple[torch.Size, ...]
+_Key = tuple[_Shapes, int | None]  # the shapes of a call, and the profile asked for
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,9 @@ class Lane:
         self._before = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._after = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._context = session.engine.create_execution_context()
-        self._told: tuple[_Shapes, int | None] | None = None
-        self._layout: _Layout | None = None
-        self._layouts: dict[tuple[_Shapes, int | None], _Layout] = {}
-        self._graphs: OrderedDict[tuple[_Shapes, int | None], CapturedCall | None] = OrderedDict()
+        self._told: _Key | None = None
+        self._layouts: dict[_Key, _Layout] = {}
+        self._graphs: OrderedDict[_Key, CapturedCall | None] = OrderedDict()
         self._input_names = [binding.name for binding in session.inputs]
         self._outputs = [(binding.name, dtype_of(binding.dtype)) for binding in session.outputs]
         self._host_inputs = any(device.type == "cpu" for device in session.input_devices)
@@ -71,8 +71,7 @@ class Lane:
                 captured = self._captured(inputs, options)
                 if captured is not None:
                     return captured.replay(inputs)
-            held = [self._bind_input(name, tensor) for name, tensor in zip(self._input_names, inputs, strict=True)]
-            layout = self.layout(inputs, options)
+            layout, held = self._prepare(inputs, options)
             outputs = [
                 self._bind_output(name, dtype, shape)
                 for (name, dtype), shape in zip(self._outputs, layout.outputs, strict=True)
@@ -115,8 +114,21 @@ class Lane:
         return session
 
     def layout(self, inputs: list[torch.Tensor], options: RunOptions) -> _Layout:
-        """Tells the context the inputs' shapes; which shapes follow from them."""
-        return self._set_shapes(tuple([tensor.shape for tensor in inputs]), options.profile)
+        """What follows from these inputs' shapes."""
+        return self._prepare(inputs, options)[0]
+
+    def _prepare(self, inputs: list[torch.Tensor], options: RunOptions) -> tuple[_Layout, list[torch.Tensor]]:
+        """Tells the context the inputs, as far as it does not know them; the layout, and the tensors to keep alive."""
+        key = (tuple([tensor.shape for tensor in inputs]), options.profile)
+        if key != self._told:
+            self._tell_shapes(key)
+        held = [self._bind_input(name, tensor) for name, tensor in zip(self._input_names, inputs, strict=True)]
+        layout = self._layouts.get(key)
+        if layout is None or self._host_inputs:
+            if len(self._layouts) >= _MOST_SHAPES:
+                self._layouts.clear()
+            layout = self._layouts[key] = self._lay_out()
+        return layout, held
 
     def _execute(self) -> None:
         if self._own is not None:
@@ -153,26 +165,20 @@ class Lane:
             self._context.set_tensor_address(name, address)
             self._addresses[name] = address
 
-    def _set_shapes(self, shapes: _Shapes, wanted: int | None) -> _Layout:
-        """Tells the context the shapes, when they are not those of the call before."""
-        if self._layout is not None and (shapes, wanted) == self._told and not self._host_inputs:
-            return self._layout
-        known = self._layouts.get((shapes, wanted))
+    def _tell_shapes(self, key: _Key) -> None:
+        shapes, wanted = key
+        known = self._layouts.get(key)
         profile = known.profile if known is not None else self._choose_profile(shapes, wanted)
+        self._told = None
         if profile != self._context.active_optimization_profile:
             self._context.set_optimization_profile_async(profile, self._handle)
+            self._addresses.clear()  # another profile may have bindings of its own
         for name, shape in zip(self._input_names, shapes, strict=True):
             if not self._context.set_input_shape(name, tuple(shape)):
                 raise EngineError(f"TensorRT does not take shape {tuple(shape)} for input {name!r}")
-        if known is None or self._host_inputs:
-            known = self._lay_out(profile)
-            if len(self._layouts) >= _MOST_SHAPES:
-                self._layouts.clear()
-            self._layouts[shapes, wanted] = known
-        self._told, self._layout = (shapes, wanted), known
-        return known
+        self._told = key
 
-    def _lay_out(self, profile: int) -> _Layout:
+    def _lay_out(self) -> _Layout:
         self._context.infer_shapes()
         outputs: list[torch.Size | None] = []
         for name, _ in self._outputs:
@@ -181,7 +187,7 @@ class Lane:
             if -1 in shape and name not in self._allocators:
                 self._allocators[name] = output_allocator(self._trt, self._device)
                 self._context.set_output_allocator(name, self._allocators[name])
-        return _Layout(profile, outputs)
+        return _Layout(self._context.active_optimization_profile, outputs)
 
     def _choose_profile(self, shapes: _Shapes, wanted: int | None) -> int:
         for index, profile in enumerate(self._profiles):

@@ -1,0 +1,134 @@
+"""What a lane tells TensorRT and when, against a stand-in for its context that doubles its input on the CPU."""
+
+import ctypes
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from bridge.errors import EngineError
+from bridge.runtime import Binding, RunOptions, lane
+from bridge.runtime.lane import Lane
+
+CPU = torch.device("cpu")
+PLAIN = RunOptions()
+
+
+def memory(address: int, count: int) -> np.ndarray:
+    return np.ctypeslib.as_array((ctypes.c_float * count).from_address(address))
+
+
+class Context:
+    """Doubles "x" into "y", or keeps the positive elements where the shape of "y" is left to the data."""
+
+    def __init__(self, data_dependent: bool) -> None:
+        self.data_dependent, self.calls, self.active_optimization_profile = data_dependent, [], 0
+        self.addresses, self.shape, self.allocator, self.works = {}, (), None, True
+
+    def set_input_shape(self, name, shape):
+        self.calls.append("set_input_shape")
+        self.shape = shape
+        return True
+
+    def set_tensor_address(self, name, address):
+        self.calls.append(f"set_tensor_address {name}")
+        self.addresses[name] = address
+
+    def set_optimization_profile_async(self, index, stream):
+        self.calls.append(f"profile {index}")
+        self.active_optimization_profile = index
+
+    def set_output_allocator(self, name, allocator):
+        self.allocator = allocator
+
+    def infer_shapes(self):
+        return []
+
+    def get_tensor_shape(self, name):
+        return (-1,) if self.data_dependent else self.shape
+
+    def execute_async_v3(self, stream):
+        x = memory(self.addresses["x"], int(np.prod(self.shape)))
+        result = x[x > 0] if self.data_dependent else 2 * x
+        if self.data_dependent:
+            self.addresses["y"] = self.allocator.reallocate_output_async("y", 0, result.nbytes, 256, stream)
+            self.allocator.notify_shape("y", (len(result),))
+        memory(self.addresses["y"], result.size)[:] = result
+        return self.works
+
+
+class Session(SimpleNamespace):
+    """A lane knows its session weakly."""
+
+
+@pytest.fixture
+def make(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "Event", lambda: SimpleNamespace(record=lambda stream: None))
+
+    def build(data_dependent: bool = False) -> tuple[Lane, Context]:
+        context = Context(data_dependent)
+        session = Session(
+            trt=SimpleNamespace(IOutputAllocator=type("Base", (), {})),
+            device=CPU,
+            input_devices=[torch.device("cuda")],
+            profiles=[{"x": ((1,), (2,), (4,))}, {"x": ((8,), (8,), (16,))}],
+            engine=SimpleNamespace(create_execution_context=lambda: context),
+            inputs=(Binding("x", "float32", ("n",)),),
+            outputs=(Binding("y", "float32", ("n",)),),
+        )
+        holder.append(session)
+        return Lane(session, SimpleNamespace(cuda_stream=7)), context
+
+    holder: list[Session] = []
+    return build
+
+
+def test_nothing_is_said_twice(make):
+    subject, context = make()
+    x = torch.tensor([1.0, 2.0])
+    assert subject.run([x], PLAIN)[0].tolist() == [2.0, 4.0]
+    context.calls.clear()
+    kept = subject.run([x], PLAIN)
+    assert kept[0].tolist() == [2.0, 4.0]
+    assert "set_input_shape" not in context.calls
+    assert "set_tensor_address x" not in context.calls
+    context.calls.clear()
+    assert subject.run([torch.ones(3)], PLAIN)[0].tolist() == [2.0] * 3
+    assert "set_input_shape" in context.calls
+
+
+def test_profiles_are_chosen_by_shape_or_by_option(make):
+    subject, context = make()
+    subject.run([torch.ones(2)], PLAIN)
+    subject.run([torch.ones(16)], PLAIN)
+    assert context.active_optimization_profile == 1
+    subject.run([torch.ones(4)], PLAIN)
+    assert context.active_optimization_profile == 0
+    subject.run([torch.ones(8)], RunOptions(profile=1))
+    for size, options in ((5, PLAIN), (2, RunOptions(profile=1)), (2, RunOptions(profile=7))):
+        with pytest.raises(EngineError, match=rf"of this engine fits x=\({size},\)"):
+            subject.run([torch.ones(size)], options)
+
+
+def test_outputs_whose_shape_the_data_decide(make):
+    subject, _ = make(data_dependent=True)
+    first = subject.run([torch.tensor([1.0, -1.0, 3.0])], PLAIN)[0]
+    second = subject.run([torch.tensor([-1.0, 5.0, -3.0])], PLAIN)[0]
+    assert (first.tolist(), second.tolist()) == ([1.0, 3.0], [5.0])
+    assert subject.run([torch.tensor([-1.0, -5.0, -3.0])], PLAIN)[0].shape == (0,)
+
+
+def test_known_shapes_are_bounded(make, monkeypatch):
+    monkeypatch.setattr(lane, "_MOST_SHAPES", 2)
+    subject, _ = make()
+    for size in (1, 2, 3, 4, 1):
+        assert subject.run([torch.ones(size)], PLAIN)[0].tolist() == [2.0] * size
+    assert len(subject._layouts) <= 2
+
+
+def test_a_failed_run_is_an_error(make):
+    subject, context = make()
+    context.works = False
+    with pytest.raises(EngineError, match="failed to run"):
+        subject.run([torch.ones(2)], PLAIN)
