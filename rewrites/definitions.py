@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import onnx
 from onnx import defs, helper, inliner, version_converter
@@ -19,7 +20,7 @@ DOMAIN = "rewrites.definitions"
 
 def has_definition(op: str, domain: str, opset: int) -> bool:
     """Whether the specification defines the operator in terms of others."""
-    schema = schema_of(op, domain, opset)
+    schema: Any = schema_of(op, domain, opset)
     return schema is not None and bool(schema.has_function or schema.has_context_dependent_function)
 
 
@@ -31,7 +32,7 @@ def function_of(node: onnx.NodeProto, types: Mapping[str, onnx.TypeProto], opset
         types: the type of each of its inputs, with the rank where it is known.
         opset: version of the node's domain.
     """
-    schema = schema_of(node.op_type, node.domain, opset)
+    schema: Any = schema_of(node.op_type, node.domain, opset)
     found = b""
     if schema is not None and schema.has_context_dependent_function:
         version = _version(schema.context_dependent_function_opset_versions, opset)
@@ -47,7 +48,7 @@ def _version(versions: list[int], opset: int) -> int:
 
 
 def as_call(node: onnx.NodeProto, function: onnx.FunctionProto, name: str, opset: int) -> onnx.NodeProto:
-    """A call of the function, renamed to be local to a model, in the node's place; the schema's defaults spelled out."""
+    """A call of the function, renamed to be local to a model, in the node's place; defaults are spelled out."""
     function.domain, function.name = DOMAIN, name
     call = onnx.NodeProto()
     call.CopyFrom(node)

@@ -45,7 +45,7 @@ def to_opset(model: onnx.ModelProto, target: Target, notes: list[str]) -> onnx.M
         return version_converter.convert_version(model, wanted)
     except (RuntimeError, ValueError) as error:
         raise RewriteError(
-            f"the model is at opset {current}, {target} reads {oldest} to {newest}, and it cannot be converted: {error}",
+            f"the model is at opset {current}, {target} reads {oldest} to {newest}; converting it failed: {error}",
             hint=f"export the model at opset {wanted}",
         ) from error
 

@@ -7,7 +7,7 @@ from rewrites import example, require, rule
 
 @rule(
     name="onnx/explicit-auto-pad",
-    matches=["Conv", "MaxPool", "AveragePool"],
+    matches=["Conv", "MaxPool", "AveragePool", "LpPool"],
     needed_by={"tensorrt": "all versions"},
     examples=[
         example(X=(1, 3, 7, 8), W=(4, 3, 3, 3), auto_pad="SAME_UPPER", strides=[2, 2]),
