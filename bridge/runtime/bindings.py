@@ -18,6 +18,8 @@ log = logging.getLogger("bridge.tensorrt")
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 
+_HARMLESS = ("has Int64 binding.",)  # bindings take the dtype that the plan says
+
 
 def bindings(name: str) -> ModuleType:
     """The module ``tensorrt`` or ``tensorrt_rtx``.
@@ -69,9 +71,9 @@ def _logger_class(trt: ModuleType) -> type[Any]:
                 for heard in list(self._listeners.values()):
                     heard.append(message)
                 level = logging.INFO if self._listeners else level  # whoever listens raises it
-            if level >= logging.WARNING:
-                if message in self._said:
-                    level = logging.DEBUG
+            if message in self._said or message.endswith(_HARMLESS):
+                level = logging.DEBUG
+            elif level >= logging.WARNING:
                 self._said.add(message)
             log.log(level, "%s", message)
 

@@ -102,6 +102,28 @@ def test_refusals_name_the_nodes_and_their_reasons():
         select("tensorrt_rtx").build(graph, [PROFILE])
 
 
+def test_refusals_name_nodes_inside_bodies():
+    x, y = gs.Variable("x", np.float32, [4]), gs.Variable("y", np.float32, [4])
+    condition = gs.Variable("condition", np.bool_, [])
+
+    def body(name: str, op: str, domain: str) -> gs.Graph:
+        out = gs.Variable(f"{name}_out", np.float32, [4])
+        return gs.Graph(
+            [gs.Node(op, f"{name}/aten::op#8", {}, [x], [out], domain=domain)], [], [out], name=name, opset=18
+        )
+
+    attrs = {"then_branch": body("then", "det", "torch.aten"), "else_branch": body("else", "Relu", "")}
+    graph = gs.Graph([gs.Node("If", "prim::If#1", attrs, [condition], [y])], [x, condition], [y], opset=18)
+    assert [item.node_name for item in select("tensorrt_rtx").refusals(graph)] == ["then/aten::op#8"]
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.bool_])
+def test_integers_and_bools_keep_their_dtype(dtype):
+    x, y = gs.Variable("x", dtype, [2, 3]), gs.Variable("y", dtype, [3, 2])
+    plan = select("tensorrt_rtx").build(gs.Graph([gs.Node("Transpose", "t#1", {}, [x], [y])], [x], [y], opset=18))
+    assert [item.dtype for item in (*plan.header.inputs, *plan.header.outputs)] == [np.dtype(dtype).name] * 2
+
+
 @pytest.mark.parametrize("profiles", [[], [{}]])
 def test_a_dynamic_input_without_a_range_is_named(profiles):
     with pytest.raises(BuildError, match=r"input 'x' of shape \(-1, 64\)"):

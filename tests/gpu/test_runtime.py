@@ -269,3 +269,14 @@ def test_an_engine_goes_to_the_gpu_of_its_inputs(module, weights):
     result = module(x)
     assert result.device == x.device
     close(result, torch.relu(x @ first) @ second)
+
+
+def test_the_cpu_backend_takes_tensors_from_a_gpu():
+    x, y = gs.Variable("x", np.float32, ["n", 4]), gs.Variable("y", np.float32, ["n", 4])
+    graph = gs.Graph([gs.Node("Relu", "r#1", {}, [x], [y])], [x], [y], opset=18)
+    module = embed_engine_in_new_module(select("onnxruntime").build(graph, [{"x": ((1, 4), (2, 4), (4, 4))}]))
+    for device in ("cuda", "cpu", "cuda"):
+        value = torch.randn(3, 4, device=device)
+        result = module(value)
+        assert result.device == value.device
+        assert torch.equal(result, value.relu())
