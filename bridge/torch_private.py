@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import _C
@@ -327,7 +327,7 @@ def replace_output(graph: Graph, value: Value) -> None:
     graph.eraseOutput(0)
 
 
-def is_value(thing: object) -> bool:
+def is_value(thing: object) -> TypeGuard[Value]:
     return isinstance(thing, Value)
 
 

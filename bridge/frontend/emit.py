@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch import fx
 
 from bridge import torch_private as tp
 from bridge.errors import ExportError, UnsupportedOperatorError
-from bridge.frontend.provenance import TAG, Origin, Provenance
+from bridge.frontend.provenance import ORIGIN, Origin
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
 _TORCH = torch.__file__.rsplit("/", 1)[0] + "/"
@@ -59,13 +61,11 @@ class Emitter:
     """Writes FX nodes into a TorchScript graph at its insertion point.
 
     Args:
-        graph: the graph of a method that has never run.
-        table: gets the origin of every emitted node, which carries its position there as the attribute ``TAG``.
+        graph: the graph of a method that has never run. Every node gets its origin as the attribute ``ORIGIN``.
     """
 
-    def __init__(self, graph: tp.Graph, table: Provenance) -> None:
+    def __init__(self, graph: tp.Graph) -> None:
         self.graph: Any = graph
-        self.table = table
         self.current = Origin("")
         self.unpacked: dict[str, list[tp.Value]] = {}
 
@@ -109,7 +109,7 @@ class Emitter:
         if isinstance(target, torch._ops.OpOverload):
             return self._operator(node, target, args, kwargs)
         if isinstance(target, torch._ops.HigherOrderOperator):
-            return self._higher_order(node, target.name(), args)
+            return self._higher_order(node, str(target), args)
         if target is operator.getitem:
             return self._item(args[0], args[1], node)
         return self._python(target, args)
@@ -204,7 +204,7 @@ class Emitter:
     def _power(self, base: Any, exponent: Any) -> tp.Value:
         is_int = tp.is_value(base) and str(base.type()) == "int"
         if is_int and isinstance(exponent, int) and 1 <= exponent <= _LONGEST_POWER:
-            result = base
+            result: tp.Value = base
             for _ in range(exponent - 1):
                 result = self._add("aten::mul", [result, base], tp.int_type())
             return result
@@ -269,11 +269,10 @@ class Emitter:
         return next(iter(node.outputs()))
 
     def _insert(self, kind: str, inputs: Sequence[tp.Value], types: Sequence[Any]) -> tp.Node:
-        node = self.graph.insertNode(self.graph.create(kind, list(inputs), len(types)))
+        node: tp.Node = self.graph.insertNode(self.graph.create(kind, list(inputs), len(types)))
         for output, type_ in zip(node.outputs(), types, strict=True):
             output.setType(type_)
-        origin = self.current
-        node.i_(TAG, self.table.add(Origin(kind, origin.module_path, origin.module_type, origin.source)))
+        node.s_(ORIGIN, json.dumps(asdict(replace(self.current, operator=kind))))
         return node
 
     def _value(self, given: Any, type_: Any = None) -> tp.Value:
@@ -281,7 +280,7 @@ class Emitter:
         if tp.is_value(given):
             return given
         if isinstance(given, torch.memory_format):
-            return self.graph.insertConstant(_MEMORY_FORMATS[given])
+            return self._constant(_MEMORY_FORMATS[given])
         wanted = tp.without_optional(type_) if type_ is not None else None
         element = tp.element_type(wanted) if wanted is not None else None
         if element is not None and given is not None:
@@ -290,12 +289,16 @@ class Emitter:
             given = float(given)
         elif isinstance(given, bool) and str(wanted) in ("number", "Scalar", "Tensor", "int"):
             given = int(given)
-        return self.graph.insertConstant(given)
+        return self._constant(given)
+
+    def _constant(self, given: Any) -> tp.Value:
+        value: tp.Value = self.graph.insertConstant(given)
+        return value
 
     def _list(self, items: list[Any], type_: Any, element: Any) -> tp.Value:
         plain = {"int": int, "float": float, "bool": bool}.get(str(element))
         if items and plain is not None and not any(tp.is_value(item) for item in items):
-            return self.graph.insertConstant([plain(item) for item in items])
+            return self._constant([plain(item) for item in items])
         values = [self._value(item, element) for item in items]
         return next(iter(self._insert("prim::ListConstruct", values, [type_]).outputs()))
 

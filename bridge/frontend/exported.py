@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import keyword
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +19,13 @@ from torch.export.graph_signature import (
     SymIntArgument,
     TensorArgument,
 )
+from torch.utils import _pytree as pytree
 
 from bridge import torch_private as tp
-from bridge.errors import ExportError
+from bridge.errors import EngineError, ExportError, SpecError
 from bridge.frontend.emit import Emitter
-from bridge.frontend.provenance import Provenance
+from bridge.spec import CompileSpec, Constant, Input, Leaf
+from bridge.spec.structure import dynamic_axes
 
 _TYPES: dict[type, tuple[str, str]] = {
     TensorArgument: ("Tensor", "torch.zeros(1)"),
@@ -29,6 +33,7 @@ _TYPES: dict[type, tuple[str, str]] = {
     SymFloatArgument: ("float", "0.0"),
     SymBoolArgument: ("bool", "False"),
 }
+_UNBOUNDED = 2**31
 _STATE = (InputKind.PARAMETER, InputKind.BUFFER)
 
 
@@ -48,7 +53,6 @@ class ExportedScript:
         output_names: names of the module's results.
         output_leaves: for each of them, its position among the flattened result.
         constant_outputs: the other leaves of the result.
-        provenance: where every node came from; nodes carry their position there as the attribute ``bridge_id``.
     """
 
     module: torch.jit.ScriptModule
@@ -59,7 +63,6 @@ class ExportedScript:
     output_names: list[str]
     output_leaves: list[int]
     constant_outputs: dict[int, Any] = field(default_factory=dict)
-    provenance: Provenance = field(default_factory=Provenance)
 
 
 def to_script(program: torch.export.ExportedProgram) -> ExportedScript:
@@ -86,8 +89,7 @@ def to_script(program: torch.export.ExportedProgram) -> ExportedScript:
     module = tp.shell(
         _tree(program), _template([users[i] for i in arg_leaves], names, [results[i] for i in output_leaves])
     )
-    table = Provenance()
-    _fill(program, module, arguments, table)
+    _fill(program, module, arguments)
     return ExportedScript(
         module,
         program.call_spec.in_spec,
@@ -97,8 +99,133 @@ def to_script(program: torch.export.ExportedProgram) -> ExportedScript:
         [results[i].arg.name for i in output_leaves],
         output_leaves,
         {i: _constant(spec.arg) for i, spec in enumerate(results) if i not in output_leaves},
-        table,
     )
+
+
+def from_exported(
+    program: torch.export.ExportedProgram, spec: CompileSpec
+) -> tuple[torch.jit.ScriptModule, CompileSpec, Callable[[torch.jit.ScriptModule], torch.nn.Module]]:
+    """A program as a ScriptModule over its tensors in a row, the spec for it, and what gives it its own calls back.
+
+    Without inputs in the spec, those of the program stand: its example's shapes, and its ranges where it is dynamic.
+
+    Raises:
+        SpecError: the spec's inputs do not have the structure of the program's.
+    """
+    script = to_script(program)
+    is_given = spec.inputs is not None or spec.kwarg_inputs
+    items = _in_order(spec, script.in_spec) if is_given else _program_inputs(program)
+    flat = copy.copy(spec)
+    flat.kwarg_inputs = {}
+    flat.inputs = [_with_dtype(items[leaf], program, leaf) for leaf in script.arg_leaves]
+    if _is_plain(script):
+        return script.module, flat, lambda compiled: compiled
+    return script.module, flat, lambda compiled: CalledAsProgram(compiled, script)
+
+
+def dynamic_shapes(module: torch.nn.Module, spec: CompileSpec) -> dict[str, Any]:
+    """``torch.export``'s dynamic_shapes for calling ``module`` with the spec's inputs, by argument name."""
+    hint: Any = torch.export.Dim.DYNAMIC
+    values = [
+        {axis: hint(min=low, max=high) for axis, (low, _, high) in dynamic_axes(leaf).items()} or None
+        for leaf in spec.flat_inputs()
+    ]
+    args, kwargs = spec.nest(values)
+    return dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
+
+
+class CalledAsProgram(torch.nn.Module):
+    """A compiled module behind the calling convention of the program it was made from."""
+
+    def __init__(self, compiled: torch.jit.ScriptModule, script: ExportedScript) -> None:
+        super().__init__()
+        self.compiled = compiled
+        self.in_spec, self.out_spec = script.in_spec, script.out_spec
+        self.arg_leaves, self.output_leaves = script.arg_leaves, script.output_leaves
+        self.constants = script.constant_outputs
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            leaves = self.in_spec.flatten_up_to((args, kwargs))
+        except ValueError as error:
+            raise EngineError("the arguments are not nested as the exported program's", why=str(error)) from error
+        found = self.compiled(*(leaves[i] for i in self.arg_leaves))
+        values = dict(self.constants)
+        values.update(zip(self.output_leaves, found if isinstance(found, tuple) else [found], strict=True))
+        return pytree.tree_unflatten([values[i] for i in sorted(values)], self.out_spec)
+
+
+def _is_plain(script: ExportedScript) -> bool:
+    """Whether the program takes tensors in a row and returns one, or a tuple of several."""
+    args, kwargs = script.in_spec.children_specs
+    plain_in = kwargs.num_leaves == 0 and all(child.is_leaf() for child in args.children_specs)
+    out = script.out_spec
+    plain_tuple = out.type is tuple and out.num_leaves > 1 and all(child.is_leaf() for child in out.children_specs)
+    all_tensors = len(script.arg_leaves) == args.num_leaves and not script.constant_outputs
+    return bool(plain_in and all_tensors and (out.is_leaf() or plain_tuple))
+
+
+def _in_order(spec: CompileSpec, in_spec: Any) -> list[Any]:
+    """The spec's Inputs and constants in the order of the program's leaves."""
+    leaves = spec.flat_inputs()
+    nested = spec.nest([_Held(leaf) for leaf in leaves])
+    try:
+        held = in_spec.flatten_up_to(nested)
+    except ValueError as error:
+        raise SpecError("inputs: not nested as the exported program's", why=str(error)) from error
+    wrong = next((item for item in held if not isinstance(item, _Held)), None)
+    if wrong is not None:
+        raise SpecError("inputs: a nest stands where the exported program takes a tensor", why=repr(wrong))
+    return [item.leaf.value if item.leaf.is_tensor else Constant(item.leaf.value) for item in held]
+
+
+@dataclass(frozen=True)
+class _Held:
+    leaf: Leaf
+
+
+def _program_inputs(program: torch.export.ExportedProgram) -> list[Any]:
+    """Inputs with the program's own shapes and ranges, constants for the rest."""
+    found: list[Any] = []
+    examples = pytree.tree_flatten(program.example_inputs)[0] if program.example_inputs is not None else []
+    for position, (spec, value) in enumerate(_users(program)):
+        if not isinstance(value, torch.Tensor):
+            found.append(Constant(examples[position] if position < len(examples) else _constant(spec.arg)))
+            continue
+        example = examples[position] if position < len(examples) else None
+        bounds = [_bounds(program, spec.arg.name, axis, size, example) for axis, size in enumerate(value.shape)]
+        low, best, high = (tuple(bound[i] for bound in bounds) for i in range(3))
+        named = [str(size) if low[axis] != high[axis] else low[axis] for axis, size in enumerate(value.shape)]
+        found.append(Input(named, min_shape=low, opt_shape=best, max_shape=high, dtype=value.dtype))
+    return found
+
+
+def _bounds(program: Any, name: str, axis: int, size: Any, example: Any) -> tuple[int, int, int]:
+    if isinstance(size, int):
+        return size, size, size
+    known = program.range_constraints.get(size.node.expr)
+    if known is None or example is None or not (known.upper.is_Integer and known.upper < _UNBOUNDED):
+        raise SpecError(
+            f"inputs: dimension {axis} of {name} has no largest size in the exported program",
+            hint="give the range: inputs=[bridge.Input(min_shape=..., opt_shape=..., max_shape=...)]",
+        )
+    return int(known.lower), int(example.shape[axis]), int(known.upper)
+
+
+def _users(program: torch.export.ExportedProgram) -> list[tuple[Any, Any]]:
+    """Each user input's spec with its fake tensor or value."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    inputs = program.graph_signature.input_specs
+    return [(spec, values.get(spec.arg.name)) for spec in inputs if spec.kind == InputKind.USER_INPUT]
+
+
+def _with_dtype(item: Any, program: torch.export.ExportedProgram, leaf: int) -> Any:
+    """An Input that states no dtype takes the program's."""
+    value = _users(program)[leaf][1]
+    if not isinstance(item, Input) or item.dtype is not None or not isinstance(value, torch.Tensor):
+        return item
+    shapes = {kind: getattr(item, kind) for kind in ("shape", "min_shape", "opt_shape", "max_shape")}
+    return Input(**shapes, dtype=value.dtype, name=item.name, value_range=item.value_range)
 
 
 def _identifier(name: str) -> str:
@@ -147,13 +274,11 @@ def _tree(program: torch.export.ExportedProgram) -> torch.nn.Module:
     return root.eval()
 
 
-def _fill(
-    program: torch.export.ExportedProgram, module: torch.jit.ScriptModule, arguments: dict[str, str], table: Provenance
-) -> None:
+def _fill(program: torch.export.ExportedProgram, module: torch.jit.ScriptModule, arguments: dict[str, str]) -> None:
     """Replaces the body of ``module.forward`` by the program's nodes."""
     graph: Any = tp.graph_of(module)
     formals = dict(zip(["self", *arguments], graph.inputs(), strict=True))
-    emitter = Emitter(graph, table)
+    emitter = Emitter(graph)
     state: dict[str, tp.Value] = {}
     with graph.insert_point_guard(graph.return_node()):
         given = [_input(program, module, graph, spec, formals, state) for spec in program.graph_signature.input_specs]

@@ -17,6 +17,8 @@ import torch
 from bridge import torch_private as tp
 
 TAG = "bridge_id"
+ORIGIN = "bridge_origin"
+"""A node's origin as JSON, on nodes that were not recorded by TorchScript itself; tagging takes it off."""
 METADATA = "bridge.provenance"
 _NAME = re.compile(r"#(\d+)")
 _TRACED = re.compile(r"^(?P<file>.+)\((?P<line>\d+)\): (?P<function>.+)$", re.MULTILINE)
@@ -91,6 +93,10 @@ def tag(module: torch.jit.ScriptModule, graph: tp.Graph, calls: dict[str, str], 
     types = {path: type_name(child) for path, child in module.named_modules()}
     for node in tp.walk(graph):
         if node.hasAttribute(TAG):
+            continue
+        if node.hasAttribute(ORIGIN):
+            node.i_(TAG, table.add(Origin(**json.loads(node.s(ORIGIN)))))
+            node.removeAttribute(ORIGIN)
             continue
         path = module_path(node, types)
         source = user_line(node.sourceRange()) or nearest_call(path, calls) or any_line(node.sourceRange())

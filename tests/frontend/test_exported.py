@@ -14,8 +14,10 @@ from torch import nn
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
-from bridge.errors import ExportError
-from bridge.frontend.exported import ExportedScript, to_script
+from bridge.errors import EngineError, ExportError, SpecError
+from bridge.frontend.exported import ExportedScript, dynamic_shapes, from_exported, to_script
+from bridge.frontend.provenance import TAG, Provenance, tag
+from bridge.spec import CompileSpec, Input
 
 BATCH = Dim("batch", min=1, max=64)
 
@@ -238,18 +240,48 @@ def test_decomposed_programs(make: type[nn.Module]) -> None:
 
 
 def test_nodes_know_where_they_came_from() -> None:
-    module = Convolutional()
-    script = emitted(module, (torch.randn(2, 3, 16, 20),))
-    origins = {}
-    for node in script.module.graph.nodes():
-        if node.hasAttribute("bridge_id"):
-            origins[node.kind()] = script.provenance[node.i("bridge_id")]
-            assert origins[node.kind()].operator == node.kind()
-    assert origins["aten::conv2d"].module_path == "features.0"
-    assert origins["aten::conv2d"].module_type == "Conv2d"
-    assert origins["aten::conv2d"].source.startswith("test_exported.py:")
-    assert origins["aten::conv2d"].source.endswith(" in forward")
-    assert len({node.i("bridge_id") for node in script.module.graph.nodes() if node.hasAttribute("bridge_id")}) > 5
+    script = emitted(Convolutional(), (torch.randn(2, 3, 16, 20),))
+    table = Provenance()
+    tag(script.module, script.module.graph, {}, table)
+    origins = {origin.operator: origin for origin in table.origins}
+    assert {node.i(TAG) for node in script.module.graph.nodes()} == set(range(len(table)))
+    convolution = origins["aten::conv2d"]
+    assert (convolution.module_path, convolution.module_type) == ("features.0", "Conv2d")
+    assert convolution.source.startswith("test_exported.py:") and convolution.source.endswith(" in forward")
+
+
+def test_the_spec_is_put_in_the_order_of_the_program() -> None:
+    module = Structured().eval()
+    extra, inputs = [torch.randn(3, 4), torch.randn(2)], {"a": torch.randn(3, 4), "b": torch.randn(3, 6)}
+    program = torch.export.export(module, (inputs,), {"extra": extra, "flag": True})
+    spec = CompileSpec([{"b": (3, 6), "a": Input((3, 4))}], kwarg_inputs={"flag": True, "extra": [(3, 4), (2,)]})
+    script, flat, adapt = from_exported(program, spec)
+    assert [item.shape for item in flat.inputs] == [(3, 4), (3, 6), (3, 4), (2,)]
+    assert_same(adapt(script)(inputs, flag=True, extra=extra), module(inputs, extra=extra))
+    with pytest.raises(SpecError, match="nested"):
+        from_exported(program, CompileSpec([{"a": (3, 4)}], kwarg_inputs={"flag": True, "extra": [(3, 4), (2,)]}))
+    with pytest.raises(EngineError, match="nested"):
+        adapt(script)(inputs)
+
+
+def test_plain_programs_need_no_dress_and_no_spec() -> None:
+    program = torch.export.export(Mean(), (torch.randn(3, 4),), dynamic_shapes=({0: BATCH},))
+    script, flat, adapt = from_exported(program, CompileSpec())
+    assert adapt(script) is script
+    (item,) = flat.inputs
+    assert (item.min_shape, item.opt_shape, item.max_shape) == ((1, 4), (3, 4), (64, 4))
+    assert item.dtype == torch.float32
+    unbounded = torch.export.export(Mean(), (torch.randn(3, 4),), dynamic_shapes=({0: Dim.DYNAMIC},))
+    with pytest.raises(SpecError, match="no largest size"):
+        from_exported(unbounded, CompileSpec())
+
+
+def test_dynamic_shapes_of_a_spec_export_the_module() -> None:
+    item = Input(min_shape=(2, 4), opt_shape=(3, 4), max_shape=(9, 4))
+    spec = CompileSpec([item])
+    program = torch.export.export(Mean(), (torch.randn(3, 4),), dynamic_shapes=dynamic_shapes(Mean(), spec))
+    _, flat, _ = from_exported(program, CompileSpec())
+    assert (flat.inputs[0].min_shape, flat.inputs[0].max_shape) == ((2, 4), (9, 4))
 
 
 def test_save_load_and_freeze() -> None:
