@@ -29,7 +29,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """How an engine is built. Backends pass over what has no meaning for them, and say so in the plan's notes.
+    """How an engine is built. Backends pass over what has no meaning for them.
 
     Attributes:
         workspace_size: bytes of device memory that the kernels of a layer may use; None: all there is.

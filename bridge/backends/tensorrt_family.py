@@ -86,8 +86,8 @@ class TensorRTBackend:
             builder = _builder(trt, self.name, errors)
             network = builder.create_network(_network_flags(trt))
             parser = trt.OnnxParser(network, logger(self.name))
-            model = _parse(parser, graph, Path(folder))
-            yield _Parsed(builder, network, _errors(parser, model))
+            refusals = _parse(parser, graph, Path(folder), errors)
+            yield _Parsed(builder, network, refusals)
             del network, parser, builder
 
     def _header(
@@ -132,13 +132,18 @@ def _device(settings: BuildSettings) -> dict[str, str]:
     return {"name": properties.name, "capability": f"{properties.major}.{properties.minor}"}
 
 
-def _parse(parser: Any, graph: gs.Graph, folder: Path) -> onnx.ModelProto:
+def _parse(parser: Any, graph: gs.Graph, folder: Path, errors: list[str]) -> list[Refusal]:
+    """What the parser refused; BuildError when it failed and named no node."""
     model, weights = detach_weights(graph)
     if sum(array.nbytes for array in weights.values()) > INLINE_LIMIT:
-        parser.parse_from_file(str(save_model(model, weights, folder)))
+        parsed = parser.parse_from_file(str(save_model(model, weights, folder)))
     else:
-        parser.parse(attach_weights(model, weights))
-    return model
+        parsed = parser.parse(attach_weights(model, weights))
+    refusals = _errors(parser, model)
+    if not parsed and not any(item.op_type for item in refusals):
+        why = "\n".join([*(item.reason for item in refusals), *errors])
+        raise BuildError("TensorRT's parser could not read this graph", why=why)
+    return refusals
 
 
 def _errors(parser: Any, model: onnx.ModelProto) -> list[Refusal]:

@@ -47,15 +47,19 @@ def logger(name: str) -> Any:
     return result
 
 
-def _logger_class(trt: ModuleType) -> type[Any]:
+def _levels(trt: ModuleType) -> dict[Any, int]:
     severities = trt.ILogger.Severity
-    levels = {
+    return {
         severities.INTERNAL_ERROR: logging.ERROR,
         severities.ERROR: logging.ERROR,
         severities.WARNING: logging.WARNING,
         severities.INFO: logging.INFO,
         severities.VERBOSE: logging.DEBUG,
     }
+
+
+def _logger_class(trt: ModuleType) -> type[Any]:
+    levels = _levels(trt)
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
         """Passes messages to the logger ``bridge.tensorrt``; one that was said before goes to its debug level."""

@@ -117,6 +117,12 @@ def test_refusals_name_nodes_inside_bodies():
     assert [item.node_name for item in select("tensorrt_rtx").refusals(graph)] == ["then/aten::op#8"]
 
 
+def test_a_graph_that_the_parser_cannot_read_is_an_error(monkeypatch):
+    monkeypatch.setattr(tensorrt_family, "attach_weights", lambda model, weights: b"no model")
+    with pytest.raises(BuildError, match="could not read"):
+        select("tensorrt_rtx").refusals(linear())
+
+
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.bool_])
 def test_integers_and_bools_keep_their_dtype(dtype):
     x, y = gs.Variable("x", dtype, [2, 3]), gs.Variable("y", dtype, [3, 2])
