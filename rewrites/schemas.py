@@ -39,6 +39,16 @@ def _default(attribute: defs.OpSchema.Attribute) -> Any:
 
 
 @cache
+def formerly_attributes(op: str, domain: str, opset: int) -> tuple[tuple[int, str], ...]:
+    """(position, name) of the inputs of the newest version that are attributes at this opset."""
+    old, new = schema_of(op, domain, opset), schema_of(op, domain, defs.onnx_opset_version())
+    if old is None or new is None or old.since_version == new.since_version:
+        return ()
+    moved = [(i, p.name) for i, p in enumerate(new.inputs) if i >= old.max_input and p.name in old.attributes]
+    return tuple(moved)
+
+
+@cache
 def input_names(op: str, domain: str, opset: int) -> tuple[tuple[str, bool], ...]:
     """(name, is variadic) of every input in the schema."""
     schema = schema_of(op, domain, opset)

@@ -96,10 +96,7 @@ def gathered(op, hit, given, reduction):
 
 def reduced(op, x, reduction, axis):
     """Reduce one axis away."""
-    name = COMBINE[reduction][1]
-    if op.opset >= 18 or name == "ReduceSum":
-        return op.call(name, x, [axis], keepdims=0)
-    return op.call(name, x, axes=[axis], keepdims=0)
+    return op.call(COMBINE[reduction][1], x, [axis], keepdims=0)
 
 
 @rule(

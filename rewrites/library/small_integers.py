@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rewrites import example, rule, tensor
-from rewrites.library.bits import narrowed, widened
+from rewrites import example, require, rule, tensor
+from rewrites.library.bits import floor_divide, narrowed, widened
 
 SMALL = (np.uint8, np.int8, np.uint16, np.int16, np.uint32)
 ARITHMETIC = "Add Sub Mul Div Max Min Mod Clip Abs Neg Sign Sum Pow"
@@ -86,3 +86,30 @@ class SmallIntegerMovement:
     def rewrite(op, node):
         wide = [v and (widened(op, v) if small(v) else v) for v in node.inputs]
         return narrowed(op, op.call(node.op, *wide, **node.given), node.outputs[0].dtype)
+
+
+@rule(
+    name="onnx/cast-through-8-bits",
+    examples=[
+        example(x=tensor(2, 3, dtype="int32", low=-600, high=600), small=2, to=6),
+        example(x=tensor("n", dtype="int64", low=-600, high=600), small=2, to=1),
+        example(x=tensor("n", low=0, high=255.0), small=2, to=7),
+    ],
+    refuses=[example(x=tensor(2, dtype="int32"), small=3, to=6, because="INT8")],
+)
+class CastThrough8Bits:
+    """Cast Cast, by way of 8 bits without sign -> Div Mul Sub Cast: drop the higher bits by arithmetic.
+
+    Source: the parser's "TensorRT does not support UINT8 types for intermediate tensors".
+    """
+
+    def pattern(op, x, small, to):
+        return op.Cast(op.Cast(x, to=small), to=to)
+
+    def check(x, small):
+        require(small == 2, "an INT8 in between is TensorRT's own")
+        require(x.dtype != np.bool_ and x.dtype.kind in "iuf", "only numbers have higher bits")
+
+    def rewrite(op, x, small, to):
+        whole = op.Cast(x, to=np.int32) if x.dtype.kind == "f" else widened(op, x)
+        return op.Cast(op.Sub(whole, op.Mul(floor_divide(op, whole, 256), 256)), to=to)
