@@ -338,6 +338,47 @@ def test_half_precision_modules_pass_untouched() -> None:
     checked(graph)
 
 
+def test_half_precision_inputs_that_are_cast_at_the_border_do_not_keep_the_graph_in_float32() -> None:
+    graph = parsed("""m (float16[2,4] x, float[4,4] w) => (float[2,4] y) {
+        f = Cast <to = 1> (x)
+        y = MatMul(f, w)
+    }""")
+    cast(graph, torch.float16)
+    assert types_of(graph, "MatMul") == [np.float16]
+    checked(graph)
+
+
+def test_what_a_mixed_module_computes_in_float32_after_half_stays_so() -> None:
+    graph = parsed("""m (float16[2,4] x, float16[4,4] w, float[4,4] v) => (float[2,4] y, float[4,4] z) {
+        a = MatMul(x, w)
+        f = Cast <to = 1> (a)
+        y = MatMul(f, v)
+        z = MatMul(v, v)
+    }""")
+    report = cast(graph, torch.float16)
+    assert types_of(graph, "MatMul")[1:] == [np.float32, np.float16]
+    assert [kept.reason for kept in report.kept] == ["FP32 in the module itself"]
+    checked(graph)
+
+
+def test_large_values_stay_float32_inside_a_loop() -> None:
+    text = """m (float[2,2] x, int64 n) => (float[2,2] y) {
+        yes = Constant <value = bool {1}> ()
+        big = Exp(x)
+        last = Loop (n, yes, big) <
+            body = b (int64 i, bool go, float[2,2] state) => (bool again, float[2,2] next) {
+                next = Add(state, state)
+                again = Identity(go)
+            }
+        >
+        y = Log(last)
+    }"""
+    graph, x = parsed(text), np.full((2, 2), 20, np.float32)
+    cast(graph, torch.float16)
+    (found,) = by_reference(graph, x, np.int64(3))
+    assert np.abs(found - (20 + 3 * np.log(2))).max() < 1e-4
+
+
 def test_double_and_integers_are_untouched() -> None:
     graph = parsed("""m (double[2,2] x, int64[2,2] i) => (double[2,2] y, int64[2,2] j) {
         y = MatMul(x, x)
