@@ -11,13 +11,14 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import helper, shape_inference
-from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
-from rewrites.errors import RewriteError
+from rewrites.errors import Refusal, RewriteError
 from rewrites.graph import Editor, Value, bodies, constant_values, plain
 from rewrites.infer import SMALL, Dims, Typed, infer, numpy_type
-from rewrites.schemas import schema_of
+from rewrites.protos import node_proto
+from rewrites.schemas import formerly_attributes, schema_of
+from rewrites.symbols import refine
 
 _FREE = {"Pow": ("T", "T1")}  # exponents take the base's type, though the schema lets them differ
 
@@ -82,6 +83,7 @@ class Builder:
         **attributes: Any,
     ) -> Any:
         """Add a node of any operator; `op.X(...)` is `op.call("X", ...)`. `_rest` has a meaning in patterns only."""
+        inputs, attributes = _as_spelled(op_type, _domain, self.opset, inputs, attributes)
         values = self._promote(op_type, _domain, inputs)
         kept = {name: _raw(value) for name, value in attributes.items() if value is not None}
         body_types = self._bodies(op_type, kept, values)
@@ -211,7 +213,7 @@ class Builder:
         if schema_of(node.op, node.domain or "", self.opset) is None or not known:
             return [(None, None)] * len(node.outputs)
         try:
-            return infer(OnnxExporter.export_node(node), inputs, imports)
+            return refine(node, infer(node_proto(node, self.opset), inputs, imports), self._editor)
         except shape_inference.InferenceError as error:
             told = ", ".join(str(v) for v in values)
             raise RewriteError(f"op.{node.op}({told}) is not a valid node: {error}", node=node.name) from error
@@ -223,7 +225,7 @@ class Builder:
             if callable(function) and not isinstance(function, type):
                 graph, outputs = self._body(name, function, _body_inputs(op_type, attributes, values))
                 attributes[name] = graph
-                results = _body_outputs(op_type, outputs, len(values))
+                results = _body_outputs(op_type, attributes, outputs, values)
         return results
 
     def _body(self, name: str, function: Callable[..., Any], inputs: list[Typed]) -> tuple[gs.Graph, list[Value]]:
@@ -241,11 +243,25 @@ class Builder:
 
     def _own(self, value: Any) -> Value:
         """A body's output must be made by a node of that body."""
-        value = value if isinstance(value, Value) else self.constant(value)
-        producer = self._editor.producer(value.tensor)
-        return (
-            value if producer is not None and any(producer is n for n in self.created) else self.call("Identity", value)
-        )
+        owned: Value = value if isinstance(value, Value) else self.constant(value)
+        producer = self._editor.producer(owned.tensor)
+        if producer is None or not any(producer is n for n in self.created):
+            owned = self.call("Identity", owned)
+        return owned
+
+
+def _as_spelled(
+    op_type: str, domain: str, opset: int, inputs: tuple[Any, ...], attributes: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs that were attributes at this opset, as such: axes, pads, starts ... when they are constant."""
+    for position, name in formerly_attributes(op_type, domain, opset):
+        if position < len(inputs) and inputs[position] is not None:
+            given = inputs[position].constant if isinstance(inputs[position], Value) else inputs[position]
+            if given is None:
+                raise Refusal(f"{op_type} takes {name} as a constant before a newer opset than {opset}")
+            attributes = {**attributes, name: np.asarray(given).tolist()}
+            inputs = (*inputs[:position], None, *inputs[position + 1 :])
+    return inputs, attributes
 
 
 def _raw(attribute: Any) -> Any:
@@ -275,8 +291,8 @@ def _kind(formals: list[Any], position: int, op_type: str) -> str:
     if not formals:
         return ""
     kind = str(formals[min(position, len(formals) - 1)].type_str)
-    shared = _FREE.get(op_type, ())
-    return shared[0] if kind in shared else kind
+    shared = _FREE.get(op_type)
+    return shared[0] if shared and kind in shared else kind
 
 
 def _output_count(op_type: str, domain: str, opset: int, attributes: dict[str, Any]) -> int:
@@ -307,11 +323,26 @@ def _without(typed: Typed, axis: int) -> Typed:
     return typed[0], dims[:axis] + dims[axis + 1 :]
 
 
-def _body_outputs(op_type: str, outputs: list[Value], inputs: int) -> list[Typed]:
+def _body_outputs(
+    op_type: str, attributes: dict[str, Any], outputs: list[Value], inputs: Sequence[Value | None]
+) -> list[Typed]:
     """The types of a control flow node's outputs from those of its body."""
     typed: list[Typed] = [(numpy_type(v.tensor.dtype), v.dims) for v in outputs]
-    if op_type != "Loop":
+    if op_type == "If":
         return typed
-    carried = inputs - 2
-    stacked: list[Typed] = [(t, None if d is None else (None, *d)) for t, d in typed[1 + carried :]]
-    return typed[1 : 1 + carried] + stacked
+    if op_type == "Loop":
+        carried = len(inputs) - 2
+        return typed[1 : 1 + carried] + [_with_axis(t, 0, None) for t in typed[1 + carried :]]
+    carried = len(inputs) - int(attributes["num_scan_inputs"])
+    first, axes = inputs[carried], attributes.get("scan_input_axes") or [0]
+    length = first.dims[axes[0]] if first is not None and first.dims is not None else None
+    places = attributes.get("scan_output_axes") or [0] * (len(typed) - carried)
+    return typed[:carried] + [_with_axis(t, a, length) for t, a in zip(typed[carried:], places, strict=True)]
+
+
+def _with_axis(typed: Typed, axis: int, size: int | str | None) -> Typed:
+    dims: Dims | None = typed[1]
+    if dims is None:
+        return typed
+    axis %= len(dims) + 1
+    return typed[0], (*dims[:axis], size, *dims[axis:])

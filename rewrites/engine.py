@@ -105,8 +105,9 @@ class Engine:
         self.passes = [r for r in fitting if isinstance(r, GraphPass)]
         self._index: dict[tuple[str, str], list[NodeRule]] = {}
         for rule in fitting:
-            for key in rule.keys() if isinstance(rule, NodeRule) else ():
-                self._index.setdefault(key, []).append(rule)
+            if isinstance(rule, NodeRule):
+                for key in rule.keys():  # noqa: SIM118
+                    self._index.setdefault(key, []).append(rule)
         self._fitting: dict[tuple[str, str], list[NodeRule]] = {}
         self._lineage: dict[int, _Lineage] = {}
         self._refused: dict[tuple[str, str], Refused] = {}
@@ -267,7 +268,7 @@ def _one_of(tensor: gs.Tensor, tensors: list[gs.Tensor]) -> bool:
 
 
 def _where(node: gs.Node) -> str:
-    return node.name or (node.outputs[0].name if node.outputs else node.op)
+    return str(node.name or (node.outputs[0].name if node.outputs else node.op))
 
 
 def _difference(old: Value, new: Value) -> str | None:

@@ -66,7 +66,7 @@ def by_torchscript(module: Any, samples: tuple[Any, ...], opset: int, axes: Sequ
     import torch
 
     names, buffer = [f"in{i}" for i in range(len(samples))], io.BytesIO()
-    dynamic = {name: {i: f"{name}_{i}" for i in chosen} for name, chosen in zip(names, axes, strict=False)}
+    dynamic = {name: {i: f"{name}_{i}" for i in chosen} for name, chosen in zip(names, axes, strict=True)}
     export: Any = torch.onnx.export
     with _silent_stdout():
         export(module, samples, buffer, input_names=names, dynamic_axes=dynamic, opset_version=opset, dynamo=False)
@@ -79,7 +79,7 @@ def by_torch_export(
     """Export by torch.export, PyTorch's core decompositions included."""
     import torch
 
-    dynamic = tuple({i: torch.export.Dim.DYNAMIC for i in chosen} for chosen in axes)
+    dynamic = tuple(dict.fromkeys(chosen, torch.export.Dim.DYNAMIC) for chosen in axes)
     program = torch.onnx.export(
         module, samples, dynamic_shapes=(dynamic,), opset_version=max(opset, 18), dynamo=True, verbose=False
     )

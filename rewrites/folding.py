@@ -10,16 +10,20 @@ import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from rewrites.protos import node_proto
+
 if TYPE_CHECKING:
     from rewrites.graph import Editor
 
 LARGEST = 4096
 DEEPEST = 40
-FOLDABLE = frozenset(
-    """Abs Add And Cast Ceil Concat ConstantOfShape Div Equal Expand Flatten Floor Gather GatherND Greater GreaterOrEqual
-    Identity Less LessOrEqual Max Min Mod Mul Neg Not Or Pow Range ReduceMax ReduceMin ReduceProd ReduceSum Reshape Round
-    ScatterElements ScatterND Shape Sign Size Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze Where Xor""".split()
-)
+_FOLDED = """
+    Abs Add And Cast Ceil Concat ConstantOfShape Div Equal Expand Flatten Floor Gather GatherND Greater GreaterOrEqual
+    Identity Less LessOrEqual Max Min Mod Mul Neg Not Or Pow Range ReduceMax ReduceMin ReduceProd
+    ReduceSum Reshape Round ScatterElements ScatterND Shape Sign Size Slice Split Sqrt Squeeze Sub Tile
+    Transpose Unsqueeze Where Xor
+"""
+FOLDABLE = frozenset(_FOLDED.split())
 
 
 class Folder:
@@ -86,15 +90,14 @@ class Folder:
 
 
 def _evaluate(node: gs.Node, output: str, inputs: list[tuple[str, Any]], opset: int) -> np.ndarray[Any, Any] | None:
-    from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
-
-    proto = OnnxExporter.export_node(node)
+    proto = node_proto(node, opset)
     graph = onnx.GraphProto(name="fold", node=[proto], output=[onnx.ValueInfoProto(name=output)])
-    graph.initializer.extend({name: numpy_helper.from_array(value, name) for name, value in inputs}.values())
+    tensors: dict[str, onnx.TensorProto] = {name: numpy_helper.from_array(value, name) for name, value in inputs}
+    graph.initializer.extend(tensors.values())
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     with np.errstate(all="ignore"):
         try:
-            result = ReferenceEvaluator(model).run(None, {})[0]
+            result: Any = list(ReferenceEvaluator(model).run(None, {}))[0]
         except (ValueError, TypeError, IndexError, RuntimeError, ArithmeticError):
             return None
     return np.asarray(result) if np.size(result) <= LARGEST else None

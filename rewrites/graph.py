@@ -240,7 +240,7 @@ class Editor:
         """The live node that makes the tensor, or None for inputs and constants."""
         for node in tensor.inputs:
             if id(node) not in self._dead:
-                return node  # type: ignore[no-any-return]
+                return node
         return None
 
     def consumers(self, tensor: gs.Tensor) -> list[gs.Node]:

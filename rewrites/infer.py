@@ -56,8 +56,15 @@ def infer(
     model = onnx.ModelProto(ir_version=10, graph=graph)
     model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in imports)
     found = {v.name: v for v in shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph.output}
-    types = [_typed(found[name]) if name else (None, None) for name in node.output]
+    given = {d for _, (_, dims), _ in inputs for d in dims or ()}
+    types = [_known(_typed(found[name]), given) if name else (None, None) for name in node.output]
     return [_with_rank(node.op_type, types[0], inputs), *types[1:]] if types else types
+
+
+def _known(typed: Typed, given: set[int | str | None]) -> Typed:
+    """Without the names that inference made up: they would be taken for those it made up for other nodes."""
+    dtype, dims = typed
+    return dtype, dims and tuple(d if isinstance(d, int) or d in given else None for d in dims)
 
 
 def _typed(info: onnx.ValueInfoProto) -> Typed:

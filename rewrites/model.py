@@ -12,6 +12,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from rewrites.opsets import to_opset
+from rewrites.protos import forget_strange_types, model_proto, recall_strange_types
 from rewrites.targets import Target
 
 SMALL = 1024
@@ -36,6 +37,7 @@ def load(model: onnx.ModelProto, target: Target, notes: list[str]) -> gs.Graph:
         light = shape_inference.infer_shapes(light, data_prop=True)
     except shape_inference.InferenceError as error:
         notes.append(f"shape inference failed: {error}")
+    forget_strange_types(light.graph)
     graph = gs.import_onnx(light)
     for tensor in list(graph.inputs):
         if tensor.name in weights:
@@ -56,7 +58,7 @@ def complete(graph: gs.Graph) -> None:
         tensor.type = "tensor_type"
     graph.inputs += list(constants.values())
     try:
-        found = shape_inference.infer_shapes(gs.export_onnx(graph, do_type_check=False), data_prop=True)
+        found = shape_inference.infer_shapes(model_proto(graph), data_prop=True)
     finally:
         graph.inputs = [t for t in graph.inputs if t.name not in constants]
         for name, tensor in constants.items():
@@ -76,7 +78,8 @@ def _types(graph: onnx.GraphProto) -> Iterator[tuple[str, tuple[object, object]]
 
 def save(graph: gs.Graph, original: onnx.ModelProto) -> onnx.ModelProto:
     """The graph as a model with the original's metadata."""
-    model = gs.export_onnx(graph, do_type_check=False)
+    model = model_proto(graph)
+    recall_strange_types(model.graph, original.graph)
     for field in _KEPT:
         setattr(model, field, getattr(original, field))
     model.metadata_props.extend(original.metadata_props)

@@ -19,6 +19,7 @@ from rewrites.example import SIZES, Example, TensorSpec
 from rewrites.graph import Editor, Value
 from rewrites.infer import dim_of, numpy_type
 from rewrites.lowering import Lowering
+from rewrites.protos import model_proto
 from rewrites.rule import ClassRule, Rule
 from rewrites.schemas import input_names
 
@@ -109,7 +110,7 @@ class _Drawing:
 
     def finish(self, outputs: list[Value], example: Example) -> Model:
         self.graph.outputs = [v.tensor for v in outputs]
-        proto = gs.export_onnx(self.editor.finish(), do_type_check=False)
+        proto = model_proto(self.editor.finish())
         return Model(proto, self.specs, example.size_of())
 
 

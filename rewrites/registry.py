@@ -76,12 +76,18 @@ def default_rules() -> RuleSet:
     """
     found = list(library())
     for entry in importlib.metadata.entry_points(group=GROUP):
-        loaded = entry.load()
-        found += (
-            rules_in(loaded)
-            if isinstance(loaded, ModuleType)
-            else [loaded]
-            if isinstance(loaded, Rule)
-            else list(loaded)
-        )
+        found += _loaded(entry)
     return RuleSet(found)
+
+
+def _loaded(entry: importlib.metadata.EntryPoint) -> list[Rule]:
+    try:
+        loaded = entry.load()
+    except Exception as error:
+        raise RewriteError(
+            f"the rules of the entry point {entry.name!r} ({entry.value}) cannot be loaded: {error}",
+            hint="mend or uninstall the package that brings it",
+        ) from error
+    if isinstance(loaded, ModuleType):
+        return rules_in(loaded)
+    return [loaded] if isinstance(loaded, Rule) else list(loaded)

@@ -271,7 +271,7 @@ def plugin(
     """
 
     def make(source: type) -> Plugin:
-        options = {
+        options: dict[str, Any] = {
             "needed_by": needed_by or {"any": "all versions"},
             "examples": examples,
             "refuses": refuses,

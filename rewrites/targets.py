@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from rewrites.errors import RewriteError
 
-# (first version, oldest opset, newest opset); TensorRT's support matrices, onnx-tensorrt's release notes, ONNX Runtime's
-# compatibility table.
+# (first version, oldest opset, newest opset), from the first line of docs/operators.md in onnx-tensorrt's branches
+# (8.5-GA to 10.1-GA, and 10.15's), TensorRT's support matrices, and ONNX Runtime's compatibility table.
 _OPSETS: dict[str, list[tuple[str, int, int]]] = {
-    "tensorrt": [("8.5", 9, 17), ("10.0", 9, 20), ("10.13", 9, 22), ("10.15", 9, 24), ("11.0", 9, 25)],
+    "tensorrt": [("8.5", 9, 17), ("9.0", 9, 19), ("10.0", 9, 20), ("10.13", 9, 22), ("10.15", 9, 24), ("11.0", 9, 25)],
     "tensorrt_rtx": [("1.0", 9, 22), ("1.3", 9, 24)],
     "onnxruntime": [("1.15", 7, 19), ("1.17", 7, 20), ("1.18", 7, 21), ("1.20", 7, 22), ("1.23", 7, 23)],
 }
