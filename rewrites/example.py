@@ -71,11 +71,8 @@ class Example:
 
     def size_of(self) -> dict[str, int]:
         """A size for every dynamic axis."""
-        shapes = [
-            a if isinstance(a, tuple) else a.shape
-            for a in self.arguments.values()
-            if isinstance(a, (tuple, TensorSpec))
-        ]
+        given = [a for v in self.arguments.values() for a in (v if isinstance(v, list) else [v])]
+        shapes = [a if isinstance(a, tuple) else a.shape for a in given if isinstance(a, (tuple, TensorSpec))]
         names = list(dict.fromkeys(d for shape in shapes for d in shape if isinstance(d, str)))
         return {name: self.sizes.get(name, SIZES[i % len(SIZES)]) for i, name in enumerate(names)}
 
