@@ -19,12 +19,12 @@ from bridge.partition.alias import Memory
 from bridge.partition.roles import Policy, Role, Roles
 from bridge.partition.segments import Cut, Segment, cut
 from bridge.partition.stitch import Call, stitch
+from bridge.runtime.plan import Plan
 from bridge.spec import CompileSpec
 from bridge.translate import Translation, Translator, signature_of
 
 _LOG = logging.getLogger("bridge.compile")
 _ROUNDS = 12
-_TRIAL_BUILDS = 2
 
 
 def compile(module: Any, spec: Any = None, **settings: Any) -> torch.nn.Module:
@@ -48,8 +48,7 @@ def compile(module: Any, spec: Any = None, **settings: Any) -> torch.nn.Module:
     wanted = CompileSpec.of(spec, settings)
     backend = backends.select(wanted.backend)
     loaded = load(module, wanted)
-    partition = divide(loaded, loaded.spec)
-    calls = build(partition, loaded, backend)
+    partition, calls = divide_and_build(loaded, backend)
     return loaded.adapt(finish(loaded, partition, calls))
 
 
@@ -72,31 +71,49 @@ class Partition:
         return [segment for schedule in self.cuts for segment in schedule.segments]
 
 
-def divide(loaded: Loaded, spec: CompileSpec) -> Partition:
-    """Cuts the program into as few segments as the target allows; what it refuses is cut out and the rest tried again."""
-    program, refused = loaded.program, dict[int, str]()
-    memory = Memory(program.graph)
-    translator = Translator(program, spec, loaded.leaves, _parser(spec), memory.paths)
-    known: dict[tuple[int, ...], Translation] = {}
-    for _ in range(_ROUNDS):
-        policy = Policy(refused, set(spec.torch_executed_ops), {str(m) for m in spec.torch_executed_modules}, spec.truncate_double)
-        roles = Roles(program, memory, policy)
-        cuts = cut(program.graph, roles, memory)
-        partition = Partition(translator, roles, cuts, refused={**roles.reasons})
-        new: dict[int, str] = {}
-        for segment in partition.segments:
-            key = (*segment.identities, -1, *(hash(v.debugName()) for v in segment.outputs))
-            translation = known.get(key) or translator.translate(segment)
-            known[key] = partition.translations[id(segment)] = translation
-            new.update(translation.refused)
-        if not new:
-            break
-        _require_full(partition, loaded, new)
-        refused.update(new)
-    else:
+def divide_and_build(loaded: Loaded, backend: Backend) -> tuple[Partition, dict[int, Call]]:
+    """Cuts the program into as few segments as the target allows, and builds them; what is refused is cut out, then all is tried again."""
+    divider, builder = _Divider(loaded), _Builder(loaded, backend)
+    refused: dict[int, str] = {}
+    while True:
+        partition = divider.divide(refused)
+        calls, failed = builder.build(partition)
+        if not failed:
+            return partition, calls
+        refused.update(failed)
+
+
+class _Divider:
+    """Finds segments that the target takes whole; translations are kept from one attempt to the next."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded, self.program, self.spec = loaded, loaded.program, loaded.spec
+        self.memory = Memory(self.program.graph)
+        self.translator = Translator(self.program, self.spec, loaded.leaves, _parser(self.spec), self.memory.paths)
+        self.known: dict[tuple[object, ...], Translation] = {}
+
+    def divide(self, refused: dict[int, str]) -> Partition:
+        """A partition without the nodes in ``refused``, to which is added what the target refuses."""
+        for _ in range(_ROUNDS):
+            partition = self._attempt(refused)
+            new = {i: reason for t in partition.translations.values() for i, reason in t.refused.items()}
+            _require_full(partition, self.loaded, new)
+            if not new:
+                return partition
+            refused.update(new)
         raise BuildError("the graph could not be divided: the target goes on refusing", why="; ".join(sorted(set(new.values()))[:5]))
-    _require_full(partition, loaded, {})
-    return partition
+
+    def _attempt(self, refused: dict[int, str]) -> Partition:
+        modules = {str(m) for m in self.spec.torch_executed_modules}
+        policy = Policy(refused, set(self.spec.torch_executed_ops), modules, self.spec.truncate_double)
+        roles = Roles(self.program, self.memory, policy)
+        partition = Partition(self.translator, roles, cut(self.program.graph, roles, self.memory), refused=dict(roles.reasons))
+        for segment in partition.segments:
+            key = (*segment.identities, None, *(value.debugName() for value in segment.outputs))
+            if key not in self.known:
+                self.known[key] = self.translator.translate(segment)
+            partition.translations[id(segment)] = self.known[key]
+        return partition
 
 
 def _parser(spec: CompileSpec) -> Backend | None:
@@ -124,36 +141,46 @@ def _require_full(partition: Partition, loaded: Loaded, new: dict[int, str]) -> 
         )  # fmt: skip
 
 
-def build(partition: Partition, loaded: Loaded, backend: Backend) -> dict[int, Call]:
-    """An engine for every segment that is worth one; a segment whose build fails stays in PyTorch."""
-    calls: dict[int, Call] = {}
-    ranges = _Ranges(partition, loaded)
-    for segment in partition.segments:
-        translation = partition.translations[id(segment)]
-        if len(segment.nodes) < loaded.spec.min_block_size:
-            _leave(partition, segment, "its segment is smaller than min_block_size")
-            continue
-        shapes = ranges.of(translation)
-        if shapes is None:
-            _leave(partition, segment, "the range of a shape that it is given is not known")
-            continue
+class _Builder:
+    """Builds an engine for every segment; engines are kept from one attempt to the next."""
+
+    def __init__(self, loaded: Loaded, backend: Backend) -> None:
+        self.loaded, self.backend, self.spec = loaded, backend, loaded.spec
+        self.plans: dict[int, Plan] = {}
+
+    def build(self, partition: Partition) -> tuple[dict[int, Call], dict[int, str]]:
+        """Engine calls by ``id`` of the segment, and the nodes (with reasons) of segments that get none."""
+        calls: dict[int, Call] = {}
+        ranges = _Ranges(partition, self.loaded)
+        for segment in partition.segments:
+            translation = partition.translations[id(segment)]
+            reason, shapes = None, None
+            if len(segment.nodes) < self.spec.min_block_size:
+                reason = "its segment is smaller than min_block_size"
+            elif (shapes := ranges.of(translation)) is None:
+                reason = "the range of a shape that it is given is not known"
+            else:
+                reason = self._plan(translation, shapes)
+            if reason is not None:
+                return {}, dict.fromkeys(segment.identities, reason)
+            assert translation.function is not None and shapes is not None
+            signature = signature_of(translation, partition.translator, segment, shapes)
+            calls[id(segment)] = Call(translation.function.inputs, self.plans[id(translation)].to_tensor(), signature.to_json())
+        return calls, {}
+
+    def _plan(self, translation: Translation, shapes: dict[str, tuple[tuple[int, ...], ...]]) -> str | None:
+        """Builds a translation's engine, once; gives the reason when there is none."""
+        if id(translation) in self.plans:
+            return None
         profile: Profile = {name: (low, usual, high) for name, (low, usual, high) in shapes.items()}
         try:
-            plan = backend.build(translation.graph, [profile], _settings(loaded.spec), loaded.spec.progress)
+            self.plans[id(translation)] = self.backend.build(translation.graph, [profile], _settings(self.spec), self.spec.progress)  # type: ignore[arg-type]
         except BuildError as error:
-            if loaded.spec.require_full_compilation:
+            if self.spec.require_full_compilation:
                 raise
-            _LOG.warning("a segment of %d operators stays in PyTorch: %s", len(segment.nodes), error)
-            _leave(partition, segment, f"{backend.name} did not build it: {error.what}")
-            continue
-        assert translation.function is not None
-        signature = signature_of(translation, partition.translator, segment, shapes)
-        calls[id(segment)] = Call(translation.function.inputs, plan.to_tensor(), signature.to_json())
-    return calls
-
-
-def _leave(partition: Partition, segment: Segment, reason: str) -> None:
-    partition.refused.update(dict.fromkeys(segment.identities, reason))
+            _LOG.warning("a segment stays in PyTorch: %s", error)
+            return f"{self.backend.name} did not build it: {error.what}"
+        return None
 
 
 def _settings(spec: CompileSpec) -> BuildSettings:
@@ -213,7 +240,7 @@ def finish(loaded: Loaded, partition: Partition, calls: dict[int, Call]) -> torc
     """Puts the engines into the graph and lets go of the weights that only they used."""
     program = loaded.program
     _cast_inputs(loaded, partition)
-    stitch(program.graph, partition.cuts, calls)
+    stitch(program.graph, partition.cuts, partition.roles, calls)
     _guard_fixed(loaded)
     for node in tp.walk(program.graph):
         tp.remove_attributes([node], TAG)

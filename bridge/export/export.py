@@ -70,8 +70,9 @@ def export(function: Function, program: Program, input_names: list[str], output_
 
 
 def _import(proto: bytes, program: Program) -> gs.Graph:
-    model = onnx.shape_inference.infer_shapes(onnx.ModelProto.FromString(proto), data_prop=True)
-    _name_nodes(model.graph, program)
+    model = onnx.ModelProto.FromString(proto)
+    _name_nodes(model.graph, program)  # first: with the attributes still there, shape inference goes wrong at Slice
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA, program.provenance.to_json()
     return gs.import_onnx(model)

@@ -86,7 +86,8 @@ class _Builder:
                 continue
             node = value.node()
             if tp.is_constant(value) and value.type().kind() == "TensorType":
-                if tp.constant_value(value).numel() > SMALL_CONSTANT:
+                held = tp.constant_value(value)
+                if isinstance(held, torch.Tensor) and held.numel() > SMALL_CONSTANT:
                     found[value.debugName()] = value
             elif node.kind() == "prim::ListConstruct":
                 pending += list(node.inputs())

@@ -184,8 +184,8 @@ class Roles:
     def _why_not_tensor(self, value: tp.Value) -> str | None:
         if tp.is_constant(value):
             tensor = tp.constant_value(value)
-            wide = isinstance(tensor, torch.Tensor) and tensor.dtype is torch.float64 and tensor.ndim == 0
-            return None if wide or tensor is None else self._why_not_dtype(tensor.dtype)
+            scalar = not isinstance(tensor, torch.Tensor) or (tensor.dtype is torch.float64 and tensor.ndim == 0)
+            return None if scalar else self._why_not_dtype(tensor.dtype)
         tensor = self.facts.tensor(value)
         if tensor is None:
             return "it is in a branch that the example did not run" if not self.facts.seen.values.get(value.debugName()) else None

@@ -8,22 +8,23 @@ import torch
 
 from bridge import torch_private as tp
 from bridge.frontend.provenance import TAG
+from bridge.partition.roles import Role, Roles
 from bridge.partition.segments import Cut, Segment
 
 
-def stitch(graph: tp.Graph, cuts: Sequence[Cut], calls: Mapping[int, Call]) -> None:
+def stitch(graph: tp.Graph, cuts: Sequence[Cut], roles: Roles, calls: Mapping[int, Call]) -> None:
     """Runs each segment by its engine, and each block in the order of its schedule.
 
     Args:
-        calls: by ``id`` of the segment; a segment without one stays in PyTorch.
+        calls: one for every segment, by its ``id``.
     """
     for cut in cuts:
         _reorder(cut)
     for cut in cuts:
         for segment in cut.segments:
-            call = calls.get(id(segment))
-            if call is not None:
-                _replace(graph, segment, call)
+            _replace(graph, segment, calls[id(segment)])
+    for cut in cuts:
+        _remove_unused(cut, roles)
     tp.remove_dead_code(graph)
     graph.lint()
 
@@ -54,10 +55,18 @@ def _replace(graph: tp.Graph, segment: Segment, call: Call) -> None:
     for old, new in zip(segment.outputs, results, strict=True):
         new.setType(old.type())
         old.replaceAllUsesWith(new)
-    for node in reversed(segment.nodes):
-        if not node.hasUses():
-            node.destroy()
 
 
-def tagged(node: tp.Node) -> bool:
-    return node.hasAttribute(TAG)
+def _remove_unused(cut: Cut, roles: Roles) -> None:
+    """Destroys replaced nodes, and the sizes and lists that only they used."""
+    replaced = [node for segment in cut.segments for node in segment.nodes]
+    free = [step for step in cut.steps if not isinstance(step, Segment) and roles.of(step) is Role.FREE]
+    left = {node.i(TAG): node for node in (*free, *replaced)}
+    pending = list(left)
+    while pending:
+        node = left.get(pending.pop())
+        if node is None or node.hasUses():
+            continue
+        del left[node.i(TAG)]
+        pending += [value.node().i(TAG) for value in node.inputs() if value.node().hasAttribute(TAG)]
+        node.destroy()
