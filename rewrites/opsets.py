@@ -30,16 +30,18 @@ def to_opset(model: onnx.ModelProto, target: Target, notes: list[str]) -> onnx.M
         RewriteError: when the model cannot be converted.
     """
     current = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
-    if current is None:
-        return model
     oldest, newest = target.opsets()
+    if current is None:
+        return _with_default_domain(model, min(newest, _OLDEST_RELABELLED))
     wanted = min(max(current, oldest), newest)
     if wanted == current:
         return model
     notes.append(f"opset {current} -> {wanted}, which {target} reads")
     if _OLDEST_RELABELLED <= wanted < current:
         model = _inlined(model, current, wanted)
-        if not list(_changed(model.graph, current, wanted)):
+        changed = list(_changed(model.graph, current, wanted))
+        if all(schema_of(n.op_type, "", wanted) is None for n in changed):
+            notes.extend(f"{n.op_type} is newer than opset {wanted}: a rule must replace it" for n in changed)
             return _relabelled(model, wanted)
     try:
         return version_converter.convert_version(model, wanted)
@@ -48,6 +50,14 @@ def to_opset(model: onnx.ModelProto, target: Target, notes: list[str]) -> onnx.M
             f"the model is at opset {current}, {target} reads {oldest} to {newest}; converting it failed: {error}",
             hint=f"export the model at opset {wanted}",
         ) from error
+
+
+def _with_default_domain(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+    """A model of other domains only, with room for replacements from ONNX's own."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.opset_import.append(helper.make_opsetid("", version))
+    return copy
 
 
 def _inlined(model: onnx.ModelProto, current: int, wanted: int) -> onnx.ModelProto:

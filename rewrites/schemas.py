@@ -25,9 +25,15 @@ def schema_of(op: str, domain: str, opset: int) -> defs.OpSchema | None:
 
 
 @cache
+def schema_of_newer(op: str, domain: str, opset: int) -> defs.OpSchema | None:
+    """As `schema_of`; of operators that came later, which rules may still replace, the newest schema."""
+    return schema_of(op, domain, opset) or schema_of(op, domain, defs.onnx_opset_version())
+
+
+@cache
 def attribute_defaults(op: str, domain: str, opset: int) -> dict[str, Any]:
     """Attribute name -> default for every attribute of the operator; None where the schema gives no default."""
-    schema = schema_of(op, domain, opset)
+    schema = schema_of_newer(op, domain, opset)
     return {name: _default(attribute) for name, attribute in schema.attributes.items()} if schema else {}
 
 
@@ -51,7 +57,7 @@ def formerly_attributes(op: str, domain: str, opset: int) -> tuple[tuple[int, st
 @cache
 def input_names(op: str, domain: str, opset: int) -> tuple[tuple[str, bool], ...]:
     """(name, is variadic) of every input in the schema."""
-    schema = schema_of(op, domain, opset)
+    schema = schema_of_newer(op, domain, opset)
     variadic = defs.OpSchema.FormalParameterOption.Variadic
     return tuple((p.name, p.option == variadic) for p in schema.inputs) if schema else ()
 

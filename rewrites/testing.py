@@ -17,8 +17,10 @@ import onnx
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
+from rewrites.drawing import check_variation, variations
 from rewrites.engine import RewriteResult, rewrite
 from rewrites.example import Example
+from rewrites.infer import numpy_type
 from rewrites.modelling import Model, model_of
 from rewrites.parsing import builds
 from rewrites.registry import rules_in
@@ -114,9 +116,11 @@ def run(model: onnx.ModelProto, inputs: dict[str, Any]) -> Arrays:
         return [np.asarray(o) for o in session.run(None, inputs)]
     except Exception as error:
         try:
-            return [np.asarray(o) for o in ReferenceEvaluator(model).run(None, inputs)]
+            found = ReferenceEvaluator(model).run(None, inputs)
+            types = [numpy_type(o.type.tensor_type.elem_type) for o in model.graph.output]
+            return [np.asarray(o).astype(t, copy=False) for o, t in zip(found, types, strict=True)]
         except Exception as second:
             raise AssertionError(f"ONNX Runtime: {error}; ONNX reference: {second!r}") from second
 
 
-__all__ = ["Case", "builds", "cases", "check", "compare", "run"]
+__all__ = ["Case", "builds", "cases", "check", "check_variation", "compare", "run", "variations"]
