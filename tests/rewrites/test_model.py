@@ -1,4 +1,4 @@
-"""Models in and out: what graphsurgeon would lose, weights beyond what protobuf holds, other packages' rules, opsets."""
+"""Models in and out: what graphsurgeon would lose, weights beyond what protobuf holds, others' rules, opsets."""
 
 from __future__ import annotations
 
