@@ -49,7 +49,7 @@ def run_module(
     args, kwargs = _arguments(module, inputs or (), load, seed)
     args, kwargs = _moved(args, place), _moved(kwargs, place)
     with torch.no_grad():
-        result = module.to(place)(*args, **kwargs)
+        result = _called(module.to(place), args, kwargs)
         found = tensors_in(result)
         typer.echo(_summary(found))
         times = _timed(lambda: module(*args, **kwargs), runs, place)
@@ -107,6 +107,17 @@ def _moved(value: Any, place: torch.device) -> Any:
     if isinstance(value, dict):
         return {key: _moved(child, place) for key, child in value.items()}
     return type(value)(_moved(child, place) for child in value) if isinstance(value, list | tuple) else value
+
+
+def _called(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """The outputs; TorchScript wraps every error into one of its own, which holds its text."""
+    from bridge.errors import EngineError
+
+    try:
+        return module(*args, **kwargs)
+    except RuntimeError as error:
+        told = str(error).split("\nAt:\n")[0].strip()
+        raise EngineError(told.rpartition("RuntimeError: ")[2].removeprefix("EngineError: ")) from error
 
 
 def _timed(call: Callable[[], object], runs: int, place: torch.device) -> list[float]:
