@@ -13,7 +13,7 @@ from bridge import backends
 from bridge import torch_private as tp
 from bridge.backends.base import Backend, BuildSettings, Profile
 from bridge.errors import BuildError, UnsupportedOperatorError
-from bridge.frontend.load import Loaded, _on, device_of, example_of, load
+from bridge.frontend.load import Loaded, _on, example_of, load
 from bridge.frontend.provenance import TAG
 from bridge.partition.alias import Memory
 from bridge.partition.roles import Policy, Role, Roles
@@ -47,7 +47,7 @@ def compile(module: Any, spec: Any = None, **settings: Any) -> torch.nn.Module:
     """
     wanted = CompileSpec.of(spec, settings)
     backend = backends.select(wanted.backend)
-    loaded = load(module, wanted)
+    loaded = load(module, wanted, wants_gpu=backend.name != "onnxruntime")
     partition, calls = divide_and_build(loaded, backend)
     return loaded.adapt(finish(loaded, partition, calls))
 
@@ -174,7 +174,7 @@ class _Builder:
             return None
         profile: Profile = {name: (low, usual, high) for name, (low, usual, high) in shapes.items()}
         try:
-            self.plans[id(translation)] = self.backend.build(translation.graph, [profile], _settings(self.spec), self.spec.progress)  # type: ignore[arg-type]
+            self.plans[id(translation)] = self.backend.build(translation.graph, [profile], _settings(self.spec, self.loaded.program.device), self.spec.progress)  # type: ignore[arg-type]
         except BuildError as error:
             if self.spec.require_full_compilation:
                 raise
@@ -183,12 +183,12 @@ class _Builder:
         return None
 
 
-def _settings(spec: CompileSpec) -> BuildSettings:
+def _settings(spec: CompileSpec, device: torch.device) -> BuildSettings:
     return BuildSettings(
         workspace_size=spec.workspace_size, optimization_level=spec.optimization_level, timing_cache=spec.timing_cache,
         disable_tf32=spec.disable_tf32, profiling_verbosity=spec.profiling_verbosity, hardware_compatible=spec.hardware_compatible,
         version_compatible=spec.version_compatible, sparse_weights=spec.sparse_weights, max_aux_streams=spec.max_aux_streams,
-        device=(spec.device.index or 0) if isinstance(spec.device, torch.device) and spec.device.type == "cuda" else 0,
+        device=device.index or 0,
     )  # fmt: skip
 
 
@@ -231,7 +231,7 @@ class _Ranges:
     def _observe(self) -> None:
         program, spec = self.loaded.program, self.loaded.spec
         arguments = tp.schema_of(program.module, program.method).arguments[1:]
-        device = device_of(program.module)
+        device = program.device
         dtype = next((leaf.dtype for leaf in self.loaded.leaves if leaf.is_tensor and leaf.dtype and leaf.dtype.is_floating_point), torch.float32)
         program.observe_range([_on(example_of(spec, arguments, dtype, which), device) for which in ("min", "max")])
 

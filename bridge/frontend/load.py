@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from bridge import torch_private as tp
-from bridge.errors import BridgeError, ExportError, SpecError
+from bridge.errors import SpecError
 from bridge.frontend.facts import Argument, Fact, Varies
 from bridge.frontend.program import Program, prepare
 from bridge.logging import quiet_exporter
@@ -39,8 +39,11 @@ class Loaded:
     adapt: Adapt
 
 
-def load(module: Any, spec: CompileSpec, method: str = "forward") -> Loaded:
+def load(module: Any, spec: CompileSpec, method: str = "forward", *, wants_gpu: bool = False) -> Loaded:
     """Takes a ScriptModule, nn.Module or ExportedProgram to a frozen program.
+
+    Args:
+        wants_gpu: whether the backend runs on GPUs only: a module on the CPU is then compiled for the current GPU, if there is one.
 
     Raises:
         SpecError: the inputs do not fit the module.
@@ -48,13 +51,13 @@ def load(module: Any, spec: CompileSpec, method: str = "forward") -> Loaded:
     """
     with quiet_exporter():
         scripted, spec, adapt = _scripted(module, spec, method)
-        scripted = _on_device(scripted, spec)
-        return _prepared(scripted, spec, method, adapt)
+        return _prepared(scripted, spec, method, adapt, _home(scripted, spec, wants_gpu))
 
 
 def _scripted(module: Any, spec: CompileSpec, method: str) -> tuple[torch.jit.ScriptModule, CompileSpec, Adapt]:
     if isinstance(module, torch.jit.ScriptFunction):
-        module = _ScriptFunction(module)
+        told = f"module: {module.name} is a script function"
+        raise SpecError(told, hint="call it in the forward() of a torch.nn.Module, and script that")
     if isinstance(module, torch.jit.ScriptModule):
         return module, spec, _as_it_is
     if isinstance(module, torch.export.ExportedProgram):
@@ -71,27 +74,20 @@ def _scripted(module: Any, spec: CompileSpec, method: str) -> tuple[torch.jit.Sc
     )
 
 
-def _ScriptFunction(function: torch.jit.ScriptFunction) -> torch.jit.ScriptModule:
-    class Call(torch.nn.Module):
-        pass
-
-    raise SpecError(
-        f"module: {function.name} is a script function", hint="call it in the forward() of a torch.nn.Module, and script that"
-    )
-
-
 def _as_it_is(module: torch.jit.ScriptModule) -> torch.nn.Module:
     return module
 
 
-def _on_device(module: torch.jit.ScriptModule, spec: CompileSpec) -> torch.jit.ScriptModule:
-    """The module on the spec's device; a copy where it has to move."""
-    device = spec.device.torch_device if spec.device is not None and hasattr(spec.device, "torch_device") else None
-    if device is None or device == device_of(module):
-        return module
-    import copy
-
-    return copy.deepcopy(module).to(device)
+def _home(module: torch.nn.Module, spec: CompileSpec, wants_gpu: bool) -> torch.device:
+    """Where the compiled module is to run: the spec's device, else a GPU if the backend wants one, else where the module is."""
+    if spec.device is not None:
+        device: torch.device = spec.device
+        return torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" and device.index is None and torch.cuda.is_available() else device
+    examples = [leaf.value.example.device for leaf in spec.flat_inputs() if leaf.is_tensor and leaf.value.example is not None]
+    current = next((t.device for t in (*module.parameters(), *module.buffers())), examples[0] if examples else torch.device("cpu"))
+    if wants_gpu and current.type == "cpu" and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return current
 
 
 def device_of(module: torch.nn.Module) -> torch.device:
@@ -106,7 +102,7 @@ def default_dtype(module: torch.nn.Module) -> torch.dtype:
     return next((p.dtype for p in module.parameters() if p.dtype.is_floating_point), torch.float32)
 
 
-def _prepared(module: torch.jit.ScriptModule, spec: CompileSpec, method: str, adapt: Adapt) -> Loaded:
+def _prepared(module: torch.jit.ScriptModule, spec: CompileSpec, method: str, adapt: Adapt, device: torch.device) -> Loaded:
     if not tp.has_method(module, method):
         names = ", ".join(tp.method_names(module))
         raise SpecError(f"method_name: the module has no method {method!r}", hint=f"its methods: {names}")
@@ -121,8 +117,9 @@ def _prepared(module: torch.jit.ScriptModule, spec: CompileSpec, method: str, ad
     dtype = default_dtype(module)
     leaves = spec.flat_inputs(dtype)
     known = [_argument(position, a, spec, leaves) for position, a in enumerate(arguments)]
-    example = _on(example_of(spec, arguments, dtype), device_of(module))
-    program = prepare(module, method, example, known, device_of(module))
+    moves = any(tensor.device != device for tensor in (*module.parameters(), *module.buffers()))
+    moved = copy.deepcopy(module).to(device) if moves else module
+    program = prepare(moved, method, _on(example_of(spec, arguments, dtype), device), known, device)
     return Loaded(program, spec, leaves, adapt)
 
 

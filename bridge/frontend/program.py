@@ -33,6 +33,7 @@ class Program:
         provenance: where each tagged node came from.
         facts: what is known of each value of the graph, by name.
         example: the arguments of one run at the optimum shapes, in the method's order.
+        device: where the compiled module runs.
     """
 
     module: torch.jit.ScriptModule
@@ -40,6 +41,7 @@ class Program:
     provenance: Provenance
     facts: Facts
     example: tuple[Any, ...]
+    device: torch.device
 
     @property
     def graph(self) -> tp.Graph:
@@ -79,6 +81,7 @@ def prepare(
     _refuse_dropout(graph, table)
     facts_.settle_modes(graph)
     _settle_arguments(graph, inputs)
+    _settle_devices(graph, device)
     _settle_absent_parameters(frozen, graph)
     tp.simplify(graph)
     tp.remove_mutation(graph)
@@ -93,7 +96,7 @@ def prepare(
             break
         tp.simplify(graph)
     _retag(frozen, graph, table)
-    return Program(frozen, method, table, facts, example)
+    return Program(frozen, method, table, facts, example, device)
 
 
 def _freeze(module: torch.jit.ScriptModule, method: str) -> tuple[torch.jit.ScriptModule, Provenance]:
@@ -111,6 +114,14 @@ def _settle_arguments(graph: tp.Graph, inputs: list[Argument]) -> None:
     for value, argument in zip(list(graph.inputs())[1:], inputs, strict=True):
         if argument.fixed:
             value.replaceAllUsesWith(tp.constant(graph, argument.value, first))
+
+
+def _settle_devices(graph: tp.Graph, device: torch.device) -> None:
+    """A trace holds the device that it was taken on: the compiled module runs on one device, this one."""
+    for node in list(tp.walk(graph)):
+        if node.kind() == "prim::Constant" and node.output().type().kind() == "DeviceObjType":
+            if torch.device(tp.constant_value(node.output())) != device:
+                node.output().replaceAllUsesWith(tp.constant(graph, device, node))
 
 
 def _settle_absent_parameters(module: torch.jit.ScriptModule, graph: tp.Graph) -> None:
