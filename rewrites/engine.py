@@ -152,7 +152,11 @@ class Engine:
 
     def _visit(self, node: gs.Node) -> list[gs.Node]:
         """Apply the first rule that fires at the node; the nodes to look at again."""
-        for rule in self._rules_for(node):
+        rules = self._rules_for(node)
+        makers = {maker.op for t in node.inputs if (maker := self.editor.producer(t)) is not None} if rules else set()
+        for rule in rules:
+            if rule.makers is not None and rule.makers.isdisjoint(makers):
+                continue
             started = time.perf_counter()
             try:
                 changed = self._attempt(rule, node)

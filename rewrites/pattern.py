@@ -117,6 +117,17 @@ class Pattern:
         for choice in choices:
             yield from ((choice.node.domain, op) for op in choice.node.ops)
 
+    def makers(self) -> frozenset[str] | None:
+        """Operators of which one must make an input of the root; None when the pattern does not say."""
+        first = self.outputs[0]
+        found: set[str] = set()
+        for choice in first.choices if isinstance(first, AnyOf) else (first,):
+            inner = next((i for i in choice.node.inputs if isinstance(i, Output)), None)
+            if inner is None:
+                return None
+            found.update(inner.node.ops)
+        return frozenset(found)
+
     def match(self, editor: Editor, node: gs.Node) -> Match | None:
         """The match whose first output is made by `node`, or None."""
         first = self.outputs[0]

@@ -70,6 +70,9 @@ class NodeRule(Rule):
         """(domain, operator) of the nodes to try; an operator of a torch domain may leave its overload out."""
         raise NotImplementedError
 
+    makers: frozenset[str] | None = None
+    """Operators of which one must make an input of the node; None when any may. Spares most nodes the attempt."""
+
     def match(self, editor: Editor, node: gs.Node) -> Match | None:
         """The match at this node, or None."""
         raise NotImplementedError
@@ -95,6 +98,9 @@ class ClassRule(NodeRule):
         if bool(self.patterns) == bool(self.matches):
             raise RewriteError("a rule has either `pattern` functions or matches=", rule=name)
         self._compiled = [Pattern(f) for f in self.patterns.values()]
+        makers = [m for p in self._compiled if (m := p.makers()) is not None]
+        if self._compiled and len(makers) == len(self._compiled):
+            self.makers = frozenset().union(*makers)
         self._applies, self._check, self._rewrite = (
             functions.get("applies"),
             functions.get("check"),
