@@ -106,7 +106,14 @@ def _multi_head(inputs: Any, heads: int, qkv: Any, proj: Any, mask: Any, mask_ty
     return torch.nn.functional.linear(mixed, *proj), seen
 
 
-_MHA = {"embed_dim": 8, "num_head": 2, "qkv_weight": (24, 8), "qkv_bias": (24,), "proj_weight": (8, 8), "proj_bias": (8,)}
+_MHA = {
+    "embed_dim": 8,
+    "num_head": 2,
+    "qkv_weight": (24, 8),
+    "qkv_bias": (24,),
+    "proj_weight": (8, 8),
+    "proj_bias": (8,),
+}
 _SAME = {"query": ("b", "l", 8), "key": ("b", "l", 8), "value": ("b", "l", 8)}
 
 
@@ -144,7 +151,12 @@ _LAYER = {
         example(src=(2, 3, 8), use_gelu=True, norm_first=False, **_LAYER),
         example(src=("b", "l", 8), use_gelu=False, norm_first=True, **_LAYER),
         example(
-            src=("b", "l", 8), use_gelu=True, norm_first=True, mask=tensor("b", "l", dtype="bool"), mask_type=1, **_LAYER
+            src=("b", "l", 8),
+            use_gelu=True,
+            norm_first=True,
+            mask=tensor("b", "l", dtype="bool"),
+            mask_type=1,
+            **_LAYER,
         ),
     ],
 )

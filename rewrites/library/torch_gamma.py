@@ -54,7 +54,10 @@ def lgamma(x):
     return _lgamma(_float(x))
 
 
-@lowering("aten::mvlgamma", examples=[example(self=tensor("n", 3, low=1.5, high=9.0), p=3), example(self=tensor(4, low=1.0, high=9.0), p=2)])
+@lowering(
+    "aten::mvlgamma",
+    examples=[example(self=tensor("n", 3, low=1.5, high=9.0), p=3), example(self=tensor(4, low=1.0, high=9.0), p=2)],
+)
 def mvlgamma(x, p):
     """mvlgamma -> a sum of p lgamma."""
     x = _float(x)

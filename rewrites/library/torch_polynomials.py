@@ -70,7 +70,10 @@ def _chebyshev(kind: str, x: Any, n: Any) -> Any:
     return torch.where(n < 0, torch.zeros_like(made), made)
 
 
-@lowering("aten::special_chebyshev_polynomial_t", examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)])
+@lowering(
+    "aten::special_chebyshev_polynomial_t",
+    examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)],
+)
 def special_chebyshev_polynomial_t(x, n):
     """special_chebyshev_polynomial_t -> cosines, hyperbolic beyond -1..1.
 
@@ -79,7 +82,10 @@ def special_chebyshev_polynomial_t(x, n):
     return _chebyshev("t", x, n)
 
 
-@lowering("aten::special_chebyshev_polynomial_u", examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)])
+@lowering(
+    "aten::special_chebyshev_polynomial_u",
+    examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)],
+)
 def special_chebyshev_polynomial_u(x, n):
     """special_chebyshev_polynomial_u -> cosines, hyperbolic beyond -1..1.
 
@@ -88,7 +94,10 @@ def special_chebyshev_polynomial_u(x, n):
     return _chebyshev("u", x, n)
 
 
-@lowering("aten::special_chebyshev_polynomial_v", examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)])
+@lowering(
+    "aten::special_chebyshev_polynomial_v",
+    examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)],
+)
 def special_chebyshev_polynomial_v(x, n):
     """special_chebyshev_polynomial_v -> cosines, hyperbolic beyond -1..1.
 
@@ -97,7 +106,10 @@ def special_chebyshev_polynomial_v(x, n):
     return _chebyshev("v", x, n)
 
 
-@lowering("aten::special_chebyshev_polynomial_w", examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)])
+@lowering(
+    "aten::special_chebyshev_polynomial_w",
+    examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)],
+)
 def special_chebyshev_polynomial_w(x, n):
     """special_chebyshev_polynomial_w -> cosines, hyperbolic beyond -1..1.
 
@@ -106,7 +118,10 @@ def special_chebyshev_polynomial_w(x, n):
     return _chebyshev("w", x, n)
 
 
-@lowering("aten::special_shifted_chebyshev_polynomial_t", examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)])
+@lowering(
+    "aten::special_shifted_chebyshev_polynomial_t",
+    examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)],
+)
 def special_shifted_chebyshev_polynomial_t(x, n):
     """special_shifted_chebyshev_polynomial_t -> cosines of the shifted argument, hyperbolic beyond -1..1.
 
@@ -115,7 +130,10 @@ def special_shifted_chebyshev_polynomial_t(x, n):
     return _chebyshev("t", 2 * x - 1, n)
 
 
-@lowering("aten::special_shifted_chebyshev_polynomial_u", examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)])
+@lowering(
+    "aten::special_shifted_chebyshev_polynomial_u",
+    examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)],
+)
 def special_shifted_chebyshev_polynomial_u(x, n):
     """special_shifted_chebyshev_polynomial_u -> cosines of the shifted argument, hyperbolic beyond -1..1.
 
@@ -124,7 +142,10 @@ def special_shifted_chebyshev_polynomial_u(x, n):
     return _chebyshev("u", 2 * x - 1, n)
 
 
-@lowering("aten::special_shifted_chebyshev_polynomial_v", examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)])
+@lowering(
+    "aten::special_shifted_chebyshev_polynomial_v",
+    examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)],
+)
 def special_shifted_chebyshev_polynomial_v(x, n):
     """special_shifted_chebyshev_polynomial_v -> cosines of the shifted argument, hyperbolic beyond -1..1.
 
@@ -133,7 +154,10 @@ def special_shifted_chebyshev_polynomial_v(x, n):
     return _chebyshev("v", 2 * x - 1, n)
 
 
-@lowering("aten::special_shifted_chebyshev_polynomial_w", examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)])
+@lowering(
+    "aten::special_shifted_chebyshev_polynomial_w",
+    examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)],
+)
 def special_shifted_chebyshev_polynomial_w(x, n):
     """special_shifted_chebyshev_polynomial_w -> cosines of the shifted argument, hyperbolic beyond -1..1.
 
