@@ -13,6 +13,7 @@ from rewrites.schemas import attribute_defaults, schema_of
 from rewrites.targets import Target
 
 _OLDEST_RELABELLED = 20
+_REDEFINED = frozenset(["GroupNormalization"])  # 21: scale and bias of each channel, no longer of each group
 
 
 def to_opset(model: onnx.ModelProto, target: Target, notes: list[str]) -> onnx.ModelProto:
@@ -108,6 +109,8 @@ def _same(node: onnx.NodeProto, current: int, wanted: int) -> bool:
         return False
     if new.since_version == old.since_version:
         return True
+    if node.op_type in _REDEFINED:
+        return False
     given = {a.name for a in node.attribute}
     before = attribute_defaults(node.op_type, "", wanted)
     after = attribute_defaults(node.op_type, "", current)
