@@ -104,13 +104,16 @@ def widened(op, x):
 
 def narrowed(op, x, dtype):
     """The number in a type of fewer bits, wrapping around."""
-    if x.dtype == dtype:
-        return x
+    return x if x.dtype == dtype else op.Cast(wrapped(op, x, dtype), to=dtype)
+
+
+def wrapped(op, x, dtype):
+    """The number, in its own type, that is left when only the bits of `dtype` are kept."""
     modulus = 2 ** (8 * dtype.itemsize)
     low = 0 if dtype.kind == "u" else modulus // 2
     shifted = op.Add(x, low) if low else x
     inside = op.Sub(shifted, op.Mul(floor_divide(op, shifted, modulus), modulus))
-    return op.Cast(op.Sub(inside, low) if low else inside, to=dtype)
+    return op.Sub(inside, low) if low else inside
 
 
 def floor_divide(op, x, divisor):

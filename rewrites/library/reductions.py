@@ -83,6 +83,28 @@ class ReduceNothing:
         return op.Expand(fill, op.Gather(sizes, kept))
 
 
+@rule(
+    name="onnx/reduce-integers-by-floats",
+    matches=["ReduceL2", "ReduceLogSum", "ReduceLogSumExp"],
+    examples=[
+        example(data=tensor(2, 3, dtype="int32", low=1, high=9), axes=[1], op_type="ReduceL2", _opset=18),
+        example(data=tensor("n", 3, dtype="int64", low=1, high=9), axes=[0], op_type="ReduceLogSum", _opset=18),
+    ],
+)
+class ReduceIntegersByFloats:
+    """ReduceL2 of integers -> Cast ReduceL2 Cast: roots and logarithms of floats, cut to whole numbers.
+
+    Source: the parser's "does not support the given operator SQRT" of integers.
+    """
+
+    def applies(node):
+        return node.inputs[0].known_dtype in (np.int32, np.int64)
+
+    def rewrite(op, node):
+        data, *axes = node.inputs
+        return op.Cast(op.call(node.op, op.Cast(data, to=np.float32), *axes, **node.given), to=data.dtype)
+
+
 def runtime(call, given, made, axes, count=None, **options):
     """An example whose axes are an input."""
     op_type, _, attributes = call.partition("<")

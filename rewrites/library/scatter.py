@@ -169,7 +169,8 @@ class TensorScatterToGather:
         length = op.Gather(sizes, [axis])
         at = op.Reshape(op.Range(0, op.Squeeze(length, [0]), 1), [-1, *[1] * (rank - axis - 1)])
         if write_indices is not None:
-            at = op.Sub(at, op.Reshape(write_indices, [-1, *[1] * (rank - 1)]))
+            first = op.Mod(write_indices, length) if mode == "circular" else write_indices
+            at = op.Sub(at, op.Reshape(first, [-1, *[1] * (rank - 1)]))
         if mode == "circular":
             at = op.Where(op.Less(at, 0), op.Add(at, length), at)
         count = op.Gather(op.Shape(update), [axis])

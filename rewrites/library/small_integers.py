@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from rewrites import example, require, rule, tensor
-from rewrites.library.bits import floor_divide, narrowed, widened
+from rewrites.library.bits import narrowed, widened, wrapped
 
+UINT32 = 12
+THROUGH = {2: np.dtype(np.uint8), 4: np.dtype(np.uint16), 5: np.dtype(np.int16), UINT32: np.dtype(np.uint32)}
 SMALL = (np.uint8, np.int8, np.uint16, np.int16, np.uint32)
 ARITHMETIC = "Add Sub Mul Div Max Min Mod Clip Abs Neg Sign Sum Pow"
 COMPARISON = "Greater GreaterOrEqual Less LessOrEqual Equal"
@@ -89,27 +91,30 @@ class SmallIntegerMovement:
 
 
 @rule(
-    name="onnx/cast-through-8-bits",
+    name="onnx/cast-through-small-integers",
     examples=[
         example(x=tensor(2, 3, dtype="int32", low=-600, high=600), small=2, to=6),
         example(x=tensor("n", dtype="int64", low=-600, high=600), small=2, to=1),
         example(x=tensor("n", low=0, high=255.0), small=2, to=7),
+        example(x=tensor("n", dtype="int64", low=-99999, high=99999), small=5, to=1),
+        example(x=tensor(3, dtype="int64", low=-99999, high=99999), small=12, to=7),
     ],
-    refuses=[example(x=tensor(2, dtype="int32"), small=3, to=6, because="INT8")],
+    refuses=[example(x=tensor(2, dtype="int32"), small=3, to=6, because="TensorRT's own")],
 )
-class CastThrough8Bits:
-    """Cast Cast, by way of 8 bits without sign -> Div Mul Sub Cast: drop the higher bits by arithmetic.
+class CastThroughSmallIntegers:
+    """Cast Cast, by way of 8 bits without sign or of 16 bits -> Div Mul Sub Cast: drop the higher bits by arithmetic.
 
-    Source: the parser's "TensorRT does not support UINT8 types for intermediate tensors".
+    Source: the parser's "TensorRT does not support UINT8 types for intermediate tensors" and "Unsupported data type".
     """
 
     def pattern(op, x, small, to):
         return op.Cast(op.Cast(x, to=small), to=to)
 
     def check(x, small):
-        require(small == 2, "an INT8 in between is TensorRT's own")
-        require(x.dtype != np.bool_ and x.dtype.kind in "iuf", "only numbers have higher bits")
+        require(small in THROUGH, "what is in between is TensorRT's own")
+        require(x.dtype.kind in "iuf", "only numbers have higher bits")
 
     def rewrite(op, x, small, to):
-        whole = op.Cast(x, to=np.int32) if x.dtype.kind == "f" else widened(op, x)
-        return op.Cast(op.Sub(whole, op.Mul(floor_divide(op, whole, 256), 256)), to=to)
+        whole = op.Cast(x, to=np.int64 if small == UINT32 else np.int32) if x.dtype.kind == "f" else widened(op, x)
+        whole = op.Cast(whole, to=np.int64) if small == UINT32 else whole
+        return op.Cast(wrapped(op, whole, THROUGH[small]), to=to)
