@@ -139,7 +139,7 @@ def nanmedian_dim(x, dim, keepdim=False):
     examples=[
         example(self=tensor(6, values=[3.0, 1.0, 2.0, 1.0, 3.0, 0.0])),
         example(self=tensor("n", 4, dtype="int64", high=3), dim=-1, keepdim=True, _sizes={"n": 5}),
-        example(self=("n", 4, 3), dim=1),
+        example(self=("n", 4, 3), dim=-2),
     ],
 )
 def mode(x, dim=-1, keepdim=False):
@@ -148,11 +148,12 @@ def mode(x, dim=-1, keepdim=False):
 
     if x.dim() == 0:
         return x.clone(), torch.zeros_like(x, dtype=torch.int64)
-    last = x.movedim(dim, -1)
+    dim = dim % x.dim()
+    last = x.movedim(dim, x.dim() - 1)
     count = (last.unsqueeze(-1) == last.unsqueeze(-2)).to(torch.int64).sum(-1)
     most = count == count.amax(-1, keepdim=True)
     high = last.amax(-1, keepdim=True)
     values = torch.where(most, last, high).amin(-1, keepdim=True)
     places = torch.arange(last.shape[-1]).expand_as(last)
     indices = torch.where(last == values, places, torch.zeros_like(places)).amax(-1, keepdim=True)
-    return (values.movedim(-1, dim), indices.movedim(-1, dim)) if keepdim else (values.squeeze(-1), indices.squeeze(-1))
+    return (values.movedim(x.dim() - 1, dim), indices.movedim(x.dim() - 1, dim)) if keepdim else (values.squeeze(-1), indices.squeeze(-1))

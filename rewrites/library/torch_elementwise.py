@@ -1,0 +1,107 @@
+"""Elementwise operators that ONNX lacks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rewrites import example, lowering, tensor
+
+_NAN = float("nan")
+_LEFT = tensor(5, values=[1.0, _NAN, -2.0, _NAN, 0.0])
+_RIGHT = tensor(5, values=[-1.0, 3.0, _NAN, _NAN, 0.5])
+
+
+def _promoted(a: Any, b: Any) -> tuple[Any, Any]:
+    import torch
+
+    kind = torch.result_type(a, b)
+    return a.to(kind), b.to(kind)
+
+
+def _known(a: Any, b: Any, best: Any) -> Any:
+    """The better one, or the one that is a number."""
+    import torch
+
+    a, b = _promoted(a, b)
+    if not a.is_floating_point():
+        return best(a, b)
+    return torch.where(torch.isnan(a), b, torch.where(torch.isnan(b), a, best(a, b)))
+
+
+@lowering("aten::fmax", examples=[example(self=_LEFT, other=_RIGHT), example(self=("n", 3), other=(3,))])
+def fmax(a, b):
+    """fmax -> Max Where: a number wins over NaN."""
+    import torch
+
+    return _known(a, b, torch.maximum)
+
+
+@lowering("aten::fmin", examples=[example(self=_LEFT, other=_RIGHT), example(self=("n", 3), other=(3,))])
+def fmin(a, b):
+    """fmin -> Min Where: a number wins over NaN."""
+    import torch
+
+    return _known(a, b, torch.minimum)
+
+
+@lowering(
+    "aten::copysign.Tensor",
+    examples=[
+        example(self=("n", 3), other=(3,)),
+        example(self=(4,), other=tensor(4, values=[0.0, -0.0, -1.0, float("inf")])),
+    ],
+)
+def copysign(a, b):
+    """copysign -> Abs Neg Where: the sign of a zero is that of its reciprocal."""
+    import torch
+
+    kind = torch.result_type(a, b)
+    kind = kind if kind.is_floating_point else torch.get_default_dtype()
+    a, b = a.to(kind), b.to(kind)
+    negative = (b < 0) | ((b == 0) & (1 / b < 0))
+    return torch.where(negative, -a.abs(), a.abs())
+
+
+@lowering(
+    "aten::hypot",
+    examples=[example(self=("n", 3), other=(3,)), example(self=tensor(2, values=[3e30, 0.0]), other=tensor(2, values=[4e30, 0.0]))],
+)
+def hypot(a, b):
+    """hypot -> Div Sqrt Mul: the greater one is taken out, so that squares do not overflow."""
+    import torch
+
+    a, b = (x.abs() for x in _promoted(a, b))
+    high, low = torch.maximum(a, b), torch.minimum(a, b)
+    ratio = low / torch.where(high == 0, torch.ones_like(high), high)
+    made = high * torch.sqrt(1 + ratio * ratio)
+    return torch.where(torch.isinf(high), high, made)
+
+
+@lowering(
+    "aten::heaviside",
+    examples=[example(self=tensor(4, values=[-1.0, 0.0, 2.0, _NAN]), values=(4,)), example(self=("n", 3), values=(3,))],
+)
+def heaviside(x, values):
+    """heaviside -> Greater Where."""
+    import torch
+
+    made = torch.where(x == 0, values + torch.zeros_like(x), (x > 0).to(x.dtype))
+    return torch.where(torch.isnan(x), torch.zeros_like(made), made) if x.is_floating_point() else made
+
+
+@lowering(
+    "aten::frexp.Tensor",
+    examples=[example(self=("n", 3)), example(self=tensor(5, values=[1.0, 0.0, -8.0, 0.75, 1e-3]))],
+)
+def frexp(x):
+    """frexp -> Log Floor Pow: the exponent by logarithm, then put right where that rounded."""
+    import torch
+
+    size = x.abs()
+    zero = size == 0
+    exponent = torch.floor(torch.log(torch.where(zero, torch.ones_like(x), size)) / math.log(2.0)) + 1
+    fraction = x * torch.pow(2.0, -exponent)
+    up, down = (fraction.abs() >= 1).to(x.dtype), (fraction.abs() < 0.5).to(x.dtype)
+    exponent = torch.where(zero, torch.zeros_like(x), exponent + up - down)
+    return x * torch.pow(2.0, -exponent), exponent.to(torch.int32)

@@ -1,0 +1,171 @@
+"""Writing to places given by indices, duplicates included: TensorRT scatters without reducing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rewrites import example, lowering, require, tensor
+
+_INDEX = tensor(3, values=[2, 0, 2], dtype="int64")
+
+
+def _one_hot(index: Any, size: Any, dtype: Any) -> Any:
+    """[..., sources] places -> [..., places, sources] of ones and zeros; negative places count from the end."""
+    import torch
+
+    index = torch.where(index < 0, index + size, index)
+    return (torch.arange(size).unsqueeze(-1) == index.unsqueeze(-2)).to(dtype)
+
+
+def _add_rows(rows: Any, index: Any, added: Any) -> Any:
+    """rows [n, m] + added [k, m] at places [k]; whole numbers are exact up to 2^24."""
+    import torch
+
+    wide = rows.dtype if rows.is_floating_point() else torch.float32
+    made = _one_hot(index, rows.shape[0], wide) @ added.to(wide)
+    return rows + made.to(rows.dtype)
+
+
+@lowering(
+    "aten::index_add",
+    examples=[
+        example(self=(4, 3), dim=0, index=_INDEX, source=(3, 3)),
+        example(self=("n", 4, 2), dim=-2, index=_INDEX, source=("n", 3, 2), alpha=2.5),
+        example(self=tensor(4, 3, dtype="int64"), dim=1, index=_INDEX, source=tensor(4, 3, dtype="int64")),
+    ],
+)
+def index_add(x, dim, index, source, *, alpha=1):
+    """index_add -> Equal MatMul Add: a matrix of ones and zeros adds up what goes to the same place.
+
+    Source: TensorRT's ScatterND has no reduction.
+    """
+    if x.dim() == 0:
+        return x + alpha * source.reshape(-1).sum()
+    dim = dim % x.dim()
+    moved, added = x.movedim(dim, 0), source.movedim(dim, 0)
+    made = _add_rows(moved.flatten(1) if x.dim() > 1 else moved.unsqueeze(-1), index.reshape(-1), (alpha * added).reshape(index.numel(), -1))
+    return made.reshape(moved.shape).movedim(0, dim)
+
+
+def _whole_places(x: Any, indices: Any) -> Any:
+    """Places in the flattened `x` of what a tensor for each leading axis points to, broadcast."""
+    import torch
+
+    given = torch.broadcast_tensors(*indices)
+    place = torch.zeros_like(given[0])
+    for axis, index in enumerate(given):
+        size = x.shape[axis]
+        place = place * size + torch.where(index < 0, index + size, index)
+    return place.reshape(-1)
+
+
+@lowering(
+    "aten::index_put",
+    examples=[
+        example(self=(4, 3), indices=[_INDEX], values=(3, 3), accumulate=True),
+        example(self=("n", 4), indices=[tensor(3, values=[1, 0, 1], dtype="int64"), _INDEX], values=(3,), accumulate=True),
+    ],
+    refuses=[example(self=(4, 3), indices=[_INDEX], values=(3, 3), because="accumulate")],
+)
+def index_put(x, indices, values, accumulate=False):
+    """index_put -> Equal MatMul Add: what goes to the same place is added up."""
+    require(accumulate, "only with accumulate=True; the others are for ScatterND")
+    require(all(i is not None and str(i.dtype) in ("torch.int64", "torch.int32") for i in indices), "a tensor of places for each leading axis")
+    count, places = len(indices), _whole_places(x, indices)
+    rest = x.shape[count:]
+    rows = x.reshape(-1, *rest).flatten(1) if rest else x.reshape(-1, 1)
+    import torch
+
+    shape = [*torch.broadcast_tensors(*indices)[0].shape, *rest]
+    added = values.expand(shape).reshape(rows.shape[0] * 0 + places.shape[0], -1)
+    return _add_rows(rows, places, added).reshape(x.shape)
+
+
+@lowering(
+    "aten::put",
+    examples=[
+        example(self=(4, 3), index=tensor(3, values=[2, 11, -5], dtype="int64"), source=(3,)),
+        example(self=("n", 3), index=_INDEX, source=(3,), accumulate=True),
+    ],
+)
+def put(x, index, source, accumulate=False):
+    """put -> ScatterElements of the flattened tensor, or Equal MatMul Add."""
+    flat, places = x.reshape(-1), index.reshape(-1)
+    if accumulate:
+        return _add_rows(flat.unsqueeze(-1), places, source.reshape(-1, 1)).reshape(x.shape)
+    import torch
+
+    places = torch.where(places < 0, places + flat.shape[0], places)
+    return flat.scatter(0, places, source.reshape(-1)).reshape(x.shape)
+
+
+def _reduce_rows(rows: Any, hit: Any, added: Any, how: str, include: bool) -> Any:
+    """rows [n, m], hit [n, k, 1 or m] booleans, added [k, m]: reduce what goes to the same place."""
+    import torch
+
+    start = {"prod": 1.0, "amax": -math.inf, "amin": math.inf}.get(how, 0.0)
+    spread = torch.where(hit, added.unsqueeze(0), torch.full_like(added, start).unsqueeze(0))
+    kept = rows if include else torch.full_like(rows, start)
+    if how == "prod":
+        made = kept * spread.prod(1)
+    elif how == "amax":
+        made = torch.maximum(kept, spread.amax(1))
+    elif how == "amin":
+        made = torch.minimum(kept, spread.amin(1))
+    else:
+        made = kept + spread.sum(1)
+    count = hit.to(rows.dtype).sum(1)
+    if how == "mean":
+        made = made / (count + (1 if include else 0)).clamp(min=1)
+    return torch.where(count > 0, made, rows)
+
+
+def _reduction(name: str) -> str:
+    require(name in ("sum", "prod", "mean", "amax", "amin"), f"the reduction {name} is not known")
+    return name
+
+
+@lowering(
+    "aten::index_reduce",
+    examples=[
+        example(self=(4, 3), dim=0, index=_INDEX, source=(3, 3), reduce="prod"),
+        example(self=("n", 4), dim=1, index=_INDEX, source=("n", 3), reduce="amax", include_self=False),
+        example(self=("n", 4, 2), dim=-2, index=_INDEX, source=("n", 3, 2), reduce="mean"),
+    ],
+    refuses=[example(self=tensor(4, 3, dtype="int64"), dim=0, index=_INDEX, source=tensor(3, 3, dtype="int64"), reduce="amin", because="floating")],
+)
+def index_reduce(x, dim, index, source, reduce, *, include_self=True):
+    """index_reduce -> Equal Where ReduceProd, ReduceMax, ReduceMin or ReduceSum."""
+    require(x.is_floating_point() and x.dim() > 0, "floating-point vectors and more")
+    dim = dim % x.dim()
+    moved, added = x.movedim(dim, 0), source.movedim(dim, 0)
+    rows = moved.flatten(1) if x.dim() > 1 else moved.unsqueeze(-1)
+    hit = _one_hot(index.reshape(-1), rows.shape[0], x.dtype).unsqueeze(-1) > 0
+    made = _reduce_rows(rows, hit, added.reshape(index.numel(), -1), _reduction(reduce), include_self)
+    return made.reshape(moved.shape).movedim(0, dim)
+
+
+@lowering(
+    "aten::scatter_reduce",
+    examples=[
+        example(self=(3, 4), dim=1, index=tensor(3, 5, dtype="int64", high=4), src=(3, 5), reduce="sum"),
+        example(self=("n", 4), dim=1, index=tensor("n", 5, dtype="int64", high=4), src=("n", 5), reduce="amax", include_self=False),
+        example(self=(3, 4), dim=0, index=tensor(2, 4, dtype="int64", high=3), src=(2, 4), reduce="mean", include_self=False),
+    ],
+)
+def scatter_reduce(x, dim, index, src, reduce, *, include_self=True):
+    """scatter_reduce -> Equal Where ReduceProd, ReduceMax, ReduceMin or ReduceSum.
+
+    Source: TensorRT's ScatterElements has no reduction.
+    """
+    require(x.is_floating_point() and x.dim() == 2, "floating-point matrices")
+    dim = dim % 2
+    same = index.shape[1 - dim] == x.shape[1 - dim]
+    require(bool(same), "an index that covers the other axis")
+    rows, places = x.movedim(dim, 0), index.movedim(dim, 0)
+    added = src[: index.shape[0], : index.shape[1]].movedim(dim, 0)
+    import torch
+
+    hit = torch.arange(rows.shape[0]).reshape(-1, 1, 1) == places.unsqueeze(0)
+    return _reduce_rows(rows, hit, added, _reduction(reduce), include_self).movedim(0, dim)
