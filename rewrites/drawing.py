@@ -23,26 +23,11 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
 
 _LARGEST = 9
-_AXES, _FLAGS = (
-    ["axis", "dim"],
-    [
-        "align_corners",
-        "ceil_mode",
-        "count_include_pad",
-        "exclusive",
-        "fmod",
-        "inverse",
-        "keepdims",
-        "largest",
-        "noop_with_empty_axes",
-        "onesided",
-        "reverse",
-        "select_last_index",
-        "sorted",
-    ],
-)
+_FLAGS = """
+    align_corners ceil_mode count_include_pad exclusive fmod inverse keepdims largest noop_with_empty_axes onesided
+    reverse select_last_index sorted"""
 # Other integers are left: counts of heads or groups that do not fit end the process in some kernels.
-_INTEGERS = dict.fromkeys(_AXES, [-3, -2, -1, 0, 1, 2]) | dict.fromkeys(_FLAGS, [0, 1])
+_INTEGERS = {"axis": range(-3, 3), "dim": range(-3, 3), **{flag: range(2) for flag in _FLAGS.split()}}
 
 
 def variations(rule: Rule) -> SearchStrategy[Example]:

@@ -178,13 +178,13 @@ class Engine:
             values = self._values(rule, match, made if isinstance(made, (tuple, list)) else (made,), builder)
         except Refusal as refusal:
             _undo(builder)
-            self._refused[rule.name, node.name] = Refused(rule.name, node.name, node.op, refusal.reason)
+            self._refused[rule.name, _where(node)] = Refused(rule.name, _where(node), node.op, refusal.reason)
             return None
         except Exception as error:
             _undo(builder)
             what = error.what if isinstance(error, RewriteError) else f"{type(error).__name__}: {error}"
             if rule.forgiving:
-                self._refused[rule.name, node.name] = Refused(rule.name, node.name, node.op, what)
+                self._refused[rule.name, _where(node)] = Refused(rule.name, _where(node), node.op, what)
                 return None
             hint = getattr(error, "hint", None) or f"turn it off with RuleSet.without({rule.name!r})"
             raise RewriteError(what, rule=f"{rule.name} ({rule.owner})", node=_where(node), hint=hint) from error

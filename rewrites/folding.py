@@ -97,7 +97,7 @@ def _evaluate(node: gs.Node, output: str, inputs: list[tuple[str, Any]], opset: 
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     with np.errstate(all="ignore"):
         try:
-            result: Any = list(ReferenceEvaluator(model).run(None, {}))[0]
+            result: Any = next(iter(ReferenceEvaluator(model).run(None, {})))
         except (ValueError, TypeError, IndexError, RuntimeError, ArithmeticError):
             return None
     return np.asarray(result) if np.size(result) <= LARGEST else None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import onnx
+
+_PACKAGES = ("tensorrt_rtx", "tensorrt")
 
 
 def builds(model: onnx.ModelProto, inputs: dict[str, np.ndarray[Any, Any]] | None = None) -> str | None:
@@ -33,6 +36,43 @@ def builds(model: onnx.ModelProto, inputs: dict[str, np.ndarray[Any, Any]] | Non
     return None if plan is not None else "; ".join(logger.messages[-3:]) or "the builder gave nothing"
 
 
+@dataclass(frozen=True)
+class Unsupported:
+    """A node that the parser refuses, and the parser's reason; `name` is its first output's when it has none."""
+
+    name: str
+    op: str
+    domain: str
+    reason: str | None
+
+
+def unsupported(model: onnx.ModelProto) -> list[Unsupported] | None:
+    """The nodes that the installed TensorRT's parser refuses, in order; None where neither TensorRT is installed."""
+    if not any(importlib.util.find_spec(name) for name in _PACKAGES):
+        return None
+    trt, logger = _tensorrt()
+    builder = trt.Builder(logger)
+    strong = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if strong is None else 1 << int(strong))
+    parser = trt.OnnxParser(network, logger)
+    if parser.parse(model.SerializeToString()):
+        return []
+    nodes = list(model.graph.node)
+    found: dict[int, Unsupported] = {}
+    for error in (parser.get_error(i) for i in range(parser.num_errors)):
+        at = error.node()
+        if 0 <= at < len(nodes):
+            found.setdefault(
+                at, Unsupported(label(nodes[at]), nodes[at].op_type, nodes[at].domain, error.desc().strip())
+            )
+    return [found[at] for at in sorted(found)]
+
+
+def label(node: onnx.NodeProto) -> str:
+    """What a node is called: its name, or its first output's."""
+    return node.name or (node.output[0] if node.output else node.op_type)
+
+
 def _profile(builder: Any, network: Any, inputs: dict[str, np.ndarray[Any, Any]]) -> Any:
     profile = builder.create_optimization_profile()
     for i in range(network.num_inputs):
@@ -52,7 +92,7 @@ def _profile(builder: Any, network: Any, inputs: dict[str, np.ndarray[Any, Any]]
 
 @lru_cache(maxsize=1)
 def _tensorrt() -> tuple[Any, Any]:
-    import tensorrt_rtx as trt
+    trt: Any = importlib.import_module(next(name for name in _PACKAGES if importlib.util.find_spec(name)))
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -192,9 +192,8 @@ def test_constants_are_known_after_folding() -> None:
     )
     proto = model(
         """g (float[2,3,"n"] x, float[2,3] s) => (float[3,"m"] y) {
-        a = Shape(s) i = Constant<value_ints=[1]>() b = Gather(a, i) m = Constant<value_ints=[-1]>() c = Concat<axis=0>(b, m) y = Reshape(x, c) }""".replace(
-            '"', ""
-        )
+        a = Shape(s) i = Constant<value_ints=[1]>() b = Gather(a, i) m = Constant<value_ints=[-1]>()
+        c = Concat<axis=0>(b, m) y = Reshape(x, c) }""".replace('"', "")
     )
     result = rewrites.rewrite(proto, rules=[fold])
     assert ops(result.model) == ["Reshape"] and len(result.report.fired) == 1

@@ -9,7 +9,13 @@ import rewrites
 from rewrites import example, plugin
 
 
-@plugin(name="t/gelu", plugin="CustomGelu", version="2", matches="Gelu", examples=[example(X=(2, 3)), example(X=("n",))])
+@plugin(
+    name="t/gelu",
+    plugin="CustomGelu",
+    version="2",
+    matches="Gelu",
+    examples=[example(X=(2, 3)), example(X=("n",))],
+)
 class GeluPlugin:
     """Gelu -> CustomGelu."""
 
