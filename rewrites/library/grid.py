@@ -1,6 +1,8 @@
-"""Sampling grids."""
+"""Sampling grids, and sampling of volumes."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 
@@ -47,3 +49,70 @@ def homogeneous_points(spatial, align_corners):
     axes = [np.linspace(-1, 1, n) if align_corners else (2 * np.arange(n) + 1) / n - 1 for n in spatial]
     grids = np.meshgrid(*axes, indexing="ij")[::-1]
     return np.stack([*(g.ravel() for g in grids), np.ones(grids[0].size)], -1)
+
+
+@rule(
+    name="onnx/grid-sample-volume",
+    matches="GridSample",
+    needed_by={"tensorrt": "< 10.14"},
+    opsets=(20, 10**6),
+    examples=[
+        example(X=(2, 3, 4, 5, 6), grid=tensor(2, 3, 2, 4, 3, low=-1.3, high=1.3)),
+        example(
+            X=("n", 2, 4, 3, 5), grid=tensor("n", "d", 2, 3, 3, low=-1.2, high=1.2), align_corners=1, mode="nearest"
+        ),
+        example(X=(1, 2, 4, 3, 5), grid=tensor(1, 2, 2, 3, 3, low=-1.5, high=1.5), padding_mode="border"),
+    ],
+    refuses=[
+        example(X=(1, 2, 4, 3, 5), grid=(1, 2, 2, 3, 3), padding_mode="reflection", because="reflection"),
+        example(X=(1, 2, "d", 3, 5), grid=(1, 2, 2, 3, 3), because="static"),
+    ],
+)
+class GridSampleVolume:
+    """GridSample of volumes -> Floor GatherElements Mul Add: the eight corners around each point, weighed.
+
+    Source: the ONNX specification of GridSample, opset 20; NVIDIA/TensorRT#3890 (TensorRT-RTX 1.7 has it).
+    """
+
+    def applies(X):
+        return X.dims is not None and len(X.dims) == 5
+
+    def check(X, mode, padding_mode):
+        require(mode in ("linear", "nearest"), "cubic interpolation of volumes is not defined")
+        require(padding_mode != "reflection", "padding by reflection is not handled")
+        require(X.shape[1:].is_static(), "channels and sizes of the volume must be static")
+
+    def rewrite(op, X, grid, mode, padding_mode, align_corners):
+        channels, sizes = X.shape[1], X.shape[2:]
+        axes = [coordinates(op, grid, 2 - i, n, padding_mode, align_corners) for i, n in enumerate(sizes)]
+        flat = op.Reshape(X, [0, channels, sizes.size])
+        total = None
+        for corner in itertools.product((0, 1), repeat=3) if mode == "linear" else [None]:
+            found = [
+                corner_of(op, x, n, corner and corner[i]) for i, (x, n) in enumerate(zip(axes, sizes, strict=True))
+            ]
+            (z, wz), (y, wy), (x, wx) = found
+            place = op.Add(op.Mul(op.Add(op.Mul(z, sizes[1]), y), sizes[2]), x)
+            every = op.Expand(op.Unsqueeze(place, [1]), [1, channels, 1])
+            weight = op.Unsqueeze(op.Mul(op.Mul(wz, wy), wx), [1])
+            part = op.Mul(op.GatherElements(flat, every, axis=2), weight)
+            total = part if total is None else op.Add(total, part)
+        return op.Reshape(total, op.Concat(op.Shape(X, start=0, end=2), op.Shape(grid, start=1, end=4), axis=0))
+
+
+def coordinates(op, grid, position, size, padding_mode, align_corners):
+    """One coordinate of every point in elements of its axis, shape [batch, points]."""
+    unit = op.Reshape(op.Gather(grid, np.array(position), axis=-1), [0, -1])
+    scale, shift = ((size - 1) / 2, (size - 1) / 2) if align_corners else (size / 2, (size - 1) / 2)
+    x = op.Add(op.Mul(unit, scale), shift)
+    return op.Clip(x, 0.0, size - 1.0) if padding_mode == "border" else x
+
+
+def corner_of(op, x, size, upper):
+    """The element below (0), above (1) or nearest (None) a coordinate, and its weight; outside the weight is 0."""
+    place = op.Round(x) if upper is None else op.Add(op.Floor(x), float(upper))
+    inside = op.And(op.GreaterOrEqual(place, 0.0), op.LessOrEqual(place, size - 1.0))
+    weight = op.Cast(inside, to=x.dtype)
+    if upper is not None:
+        weight = op.Mul(weight, op.Sub(1.0, op.Abs(op.Sub(x, place))))
+    return op.Cast(op.Clip(place, 0.0, size - 1.0), to=np.int64), weight
