@@ -66,46 +66,6 @@ def with_ones(op, data, member):
 
 
 @rule(
-    name="onnx/one-hot-to-equal",
-    matches="OneHot",
-    examples=[
-        example(indices=tensor(2, 3, dtype="int64", low=-4, high=6), depth=tensor(dtype="int64", values=5), values=(2,)),
-        example(indices=tensor("n", dtype="int64", high=5), depth=tensor(1, dtype="int64", values=[5]), values=(2,), axis=0),
-        runtime("int64[n] i, int64 depth, float[2] values) => (float[n,5] y) { y = OneHot(i, depth, values)",
-                depth=tensor(dtype="int64", values=5)),
-    ],
-    refuses=[example(indices=tensor(3, dtype="int64"), depth=tensor(dtype="float32", values=5), values=(2,), because="whole number")],
-)  # fmt: skip
-class OneHotToEqual:
-    """OneHot -> Equal Where: compare with every class.
-
-    Source: the parser's OneHot takes a constant depth and 32-bit indices only.
-    """
-
-    def applies(depth, indices, values):
-        plain = indices.known_dtype in (np.int32, np.int64) and values.known_dtype == np.float32
-        return depth.constant is None or not plain
-
-    def check(node, depth):
-        known = node.outputs[0].dims is not None and node.outputs[0].dims.is_static()
-        require(depth.constant is not None or known or depth.dtype.kind in "iu", "a depth known at run time must be a whole number")
-
-    def rewrite(op, node, indices, depth, values, axis):
-        axis = axis % (indices.rank + 1)
-        known = node.outputs[0].dims
-        if depth.constant is not None or (known is not None and type(known[axis]) is int):
-            count = int(depth) if depth.constant is not None else known[axis]
-            size, places = op.constant([count]), op.constant(np.arange(count))
-        else:
-            size = op.Cast(op.Reshape(depth, [1]), to=np.int64)
-            places = op.Range(0, op.Squeeze(size, [0]), 1)
-        index = op.Cast(indices, to=np.int64)
-        index = op.Where(op.Less(index, 0), op.Add(index, size), index)
-        hit = op.Equal(op.Unsqueeze(index, [axis]), op.Reshape(places, [-1, *[1] * (indices.rank - axis)]))
-        return op.Where(hit, op.Gather(values, [1]), op.Gather(values, [0]))
-
-
-@rule(
     name="onnx/center-crop-pad-to-slice-pad",
     matches="CenterCropPad",
     opsets=(18, 10**6),
@@ -142,40 +102,62 @@ def none_but(op, zeros, axis, size):
 
 
 @rule(
-    name="onnx/range-of-floats",
-    matches="Range",
+    name="onnx/slice-by-64-bits",
+    matches="Slice",
     opsets=(11, 10**6),
     examples=[
-        runtime("float start, float end, float step) => (float[3] y) { y = Range(start, end, step)",
-                start=tensor(values=1.0), end=tensor(values=7.5), step=tensor(values=2.5)),
-        runtime("float start) => (float[3] y) { e = Constant<value_float=6.0>() s = Constant<value_float=2.0>() y = Range(start, e, s)",
-                start=tensor(values=0.5)),
-        runtime("float[n] x) => (float16[3] y) { s = Constant<value = float16 {0}>() e = Constant<value = float16 {6}>()"
-                " d = Constant<value = float16 {2}>() r = Range(s, e, d) f = Shape(x) z = Cast<to=10>(f) y = Add(r, z)"),
+        runtime("float[2,9] x, int32[1] s, int32[1] e) => (float[2,m] y) { a = Constant<value=int32[1]{1}>() t = Constant<value=int32[1]{-2}>()"
+                " y = Slice(x, s, e, a, t)", s=tensor(1, dtype="int32", values=[8]), e=tensor(1, dtype="int32", values=[0])),
+        runtime("float[n,9] x, int32[1] s, int32[1] e) => (float[m,9] y) { a = Constant<value=int32[1]{0}>() y = Slice(x, s, e, a)",
+                s=tensor(1, dtype="int32", values=[0]), e=tensor(1, dtype="int32", values=[1])),
     ],
-    refuses=[runtime("float s, float e, float d) => (float[n] y) { y = Range(s, e, d)", because="how many",
-                     s=tensor(values=1.0), e=tensor(values=3.0), d=tensor(values=1.0))],
 )  # fmt: skip
-class RangeOfFloats:
-    """Range of floats -> Mul Add: the constants 0, 1, 2 ... times the step.
+class SliceBy64Bits:
+    """Slice by 32-bit positions known at run time -> Cast Slice.
 
-    Source: the parser computes ranges of floats only as constants of 32 bits.
+    Source: the parser computes shapes with 64 bits, and its "ONNXTRT_ShapeElementWise" refuses to mix them with 32.
     """
 
-    def applies(start, limit, delta):
-        constant = all(v.constant is not None for v in (start, limit, delta))
-        return start.known_dtype is not None and start.known_dtype.kind not in "iu" and not (constant and start.dtype == np.float32)
+    def applies(node):
+        return any(v is not None and v.known_dtype == np.int32 and v.constant is None for v in node.inputs[1:])
 
-    def check(node, start, limit, delta):
-        constant = all(v.constant is not None for v in (start, limit, delta))
-        known = node.outputs[0].dims is not None and node.outputs[0].dims.is_static()
-        require(constant or known, "how many numbers there are must be known when the engine is built")
+    def rewrite(op, node):
+        data, *bounds = node.inputs
+        return op.Slice(data, *(v and wide(op, v) for v in bounds))
 
-    def rewrite(op, node, start, limit, delta):
-        known = node.outputs[0].dims
-        values = [v.constant for v in (start, limit, delta)]
-        if all(v is not None for v in values):
-            first, last, step = (np.asarray(v, np.float64).reshape(()) for v in values)
-            return op.constant((first + np.arange(max(0, np.ceil((last - first) / step))) * step).astype(start.dtype))
-        steps = op.constant(np.arange(known[0]).astype(start.dtype))
-        return op.Add(op.Mul(steps, delta), start)
+
+def wide(op, value):
+    """As 64-bit integers."""
+    return op.Cast(value, to=np.int64) if value.constant is None else op.constant(value.constant, np.int64)
+
+
+@rule(
+    name="onnx/upsample-to-expand",
+    matches="Upsample",
+    opsets=(9, 9),
+    examples=[
+        example(text="g (float[1,1,2,2] x, float[4] s) => (float[1,1,4,6] y) { y = Upsample(x, s) }", _opset=9,
+                s=tensor(4, values=[1, 1, 2, 3])),
+        example(text="g (float[1,3,2] x, float[3] s) => (float[1,3,4] y) { y = Upsample(x, s) }", _opset=9, s=tensor(3, values=[1, 1, 2])),
+    ],
+)  # fmt: skip
+class UpsampleToExpand:
+    """Upsample by whole numbers -> Reshape Expand Reshape: the shapes say how often each element is repeated.
+
+    Source: the parser takes constant scales only.
+    """
+
+    def applies(node, scales, mode):
+        given, made = node.inputs[0].dims, node.outputs[0].dims
+        static = given is not None and made is not None and given.is_static() and made.is_static()
+        return scales.constant is None and mode in ("nearest", b"nearest") and static
+
+    def check(node):
+        pairs = zip(node.inputs[0].shape, node.outputs[0].shape, strict=True)
+        require(all(b % a == 0 for a, b in pairs), "only whole numbers of repetitions")
+
+    def rewrite(op, node, X):
+        made = node.outputs[0].shape
+        apart = [size for d in X.shape for size in (d, 1)]
+        repeated = [size for d, m in zip(X.shape, made, strict=True) for size in (d, m // d)]
+        return op.Reshape(op.Expand(op.Reshape(X, apart), repeated), list(made))
