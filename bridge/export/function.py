@@ -59,9 +59,12 @@ class _Builder:
                 weights.append((value, *weight))
         large = [value for value in self._large_constants(segment)]
         weights += [(value, f"constant_{i}", tp.constant_value(value)) for i, value in enumerate(large)]
+        added: dict[str, tp.Value] = {}
         for value, name, tensor in weights:
-            self.function.weights[name] = tensor
-            self._add_weight(value, tensor)
+            if name not in added:
+                self.function.weights[name] = tensor
+                added[name] = self._add_weight(tensor)
+            self.copies[value.debugName()] = added[name]
         for node in segment.nodes:
             self._copy(node)
         for value in segment.outputs:
@@ -98,10 +101,10 @@ class _Builder:
         self._set_type(copy, value)
         self.copies[value.debugName()] = copy
 
-    def _add_weight(self, value: tp.Value, tensor: torch.Tensor) -> None:
+    def _add_weight(self, tensor: torch.Tensor) -> tp.Value:
         copy = self.function.graph.addInput()
         copy.setType(tp.tensor_type(tensor.dtype, list(tensor.shape)))
-        self.copies[value.debugName()] = copy
+        return copy
 
     def _set_type(self, copy: tp.Value, value: tp.Value) -> None:
         tensor = self.program.facts.known_kind(value)
