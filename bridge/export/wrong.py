@@ -14,6 +14,10 @@ _ALWAYS = {
     "aten::index_add",  # duplicate indices are lost
     "aten::scatter_reduce",  # include_self=False is ignored
     "aten::bucketize",
+    "aten::softplus",  # threshold is ignored
+    "aten::cdist",  # NaN at distance zero
+    "aten::pairwise_distance",  # a vector's distance keeps an axis
+    "aten::clamp_max", "aten::clamp_min",  # a tensor as the bound ends the export
     "aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d",  # dynamic sizes are frozen
 }  # fmt: skip
 _ON_INTEGERS = {"aten::floor_divide", "aten::div", "aten::remainder", "aten::fmod"}  # rounds towards zero
@@ -28,6 +32,9 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
     if kind in ("aten::index_put", "aten::_index_put_impl"):
         accumulate = list(node.inputs())[3]
         return not (tp.is_constant(accumulate) and tp.constant_value(accumulate) is False)
+    if kind in ("aten::avg_pool2d", "aten::avg_pool3d"):
+        divisor = list(node.inputs())[6]  # is ignored
+        return not (tp.is_constant(divisor) and tp.constant_value(divisor) is None)
     if kind in _ON_INTEGERS:
         return _integers(node, facts)
     return kind in _ALWAYS
