@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import sys
 import time
 import warnings
@@ -23,33 +22,11 @@ import onnx
 from onnx import version_converter
 
 from rewrites.errors import Refusal
-from rewrites.example import SIZES
+from rewrites.trials import Function, Operand, Trial, axes_of, brief, run_trials
 
 _NEWEST_EXPORT = 20
-_MOST_ELEMENTS = 1 << 20
 _MOST_SECONDS = 30.0
 _TOLERANCE = {"float16": 1e-2, "bfloat16": 4e-2}
-Sizes = dict[Any, int]
-Function = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A tensor argument: its element type, its dimensions (int, str for a symbol, None), and axes that never vary."""
-
-    dtype: str
-    dims: tuple[int | str | None, ...]
-    fixed: frozenset[int] = frozenset()
-
-    @property
-    def kind(self) -> tuple[str, tuple[int | str | None, ...]]:
-        """What an export with dynamic axes depends on: the type, the rank, and the sizes that do not vary."""
-        return self.dtype, tuple(d if not self.varies(i) else None for i, d in enumerate(self.dims))
-
-    def varies(self, axis: int, frozen: bool = False) -> bool:
-        """Whether a graph must hold for every size of the axis; with `frozen`, only where the size is not known."""
-        size = self.dims[axis]
-        return type(size) is not int or not (frozen or size < 2 or axis in self.fixed)
 
 
 @dataclass(frozen=True)
@@ -141,9 +118,9 @@ def _search(
     deadline = time.monotonic() + _MOST_SECONDS
     with _quiet():
         for frozen in (False, True):
-            if frozen and not trusted and not any(o.varies(i) > o.varies(i, True) for o, i in _axes(operands)):
+            if frozen and not trusted and not any(o.varies(i) > o.varies(i, True) for o, i in axes_of(operands)):
                 continue
-            trials = _trials(function, operands, frozen, trusted)
+            trials = run_trials(function, operands, frozen, trusted)
             if not trials:
                 problems.append("the function takes no other sizes")
                 continue
@@ -157,110 +134,12 @@ def _search(
                 except Refusal:
                     raise
                 except Exception as error:
-                    problems.append(f"{way.name}: {_brief(error)}")
+                    problems.append(f"{way.name}: {brief(error)}")
     raise Refusal("no exporter gives a right graph: " + "; ".join(dict.fromkeys(problems)))
 
 
-@dataclass
-class _Trial:
-    """Arguments, and the function's results with them."""
-
-    samples: tuple[Any, ...]
-    results: list[Any]
-
-
-class _CannotRun(Refusal):
-    """The function does not run on examples."""
-
-
-def _axes(operands: Sequence[Operand]) -> Iterator[tuple[Operand, int]]:
-    yield from ((o, i) for o in operands for i in range(len(o.dims)))
-
-
-def _trials(function: Function, operands: Sequence[Operand], frozen: bool, trusted: bool) -> list[_Trial]:
-    """Runs at the sizes at hand and at others, with several kinds of values; none when the others cannot be run.
-
-    Raises:
-        Refusal: when the function refuses, or does not run at the sizes at hand.
-    """
-    if frozen and sum(int(np.prod([d for d in o.dims if type(d) is int])) for o in operands) > _MOST_ELEMENTS:
-        raise Refusal("too large to be checked with its sizes frozen")
-    try:
-        first = _attempts(function, operands, _sizes(operands, 0, frozen))
-    except _CannotRun:
-        if frozen:
-            raise
-        return []
-    if not any(o.varies(i, frozen) for o, i in _axes(operands)):
-        return first
-    for change in (1, 2):
-        try:
-            return first + _attempts(function, operands, _sizes(operands, change, frozen))
-        except Refusal:
-            continue
-    return first if trusted and frozen else []
-
-
-def _sizes(operands: Sequence[Operand], change: int, frozen: bool) -> Sizes:
-    """A size for every axis; equal dimensions stay equal. `change` 0 keeps what is known, 1 adds one, 2 doubles."""
-    sizes: Sizes = {}
-    kept = {o.dims[i] for o, i in _axes(operands) if not o.varies(i, frozen)}
-    for position, dim in ((f"{i}.{j}", d) for i, o in enumerate(operands) for j, d in enumerate(o.dims)):
-        name = position if dim is None else dim
-        if name in sizes:
-            continue
-        base = dim if type(dim) is int else SIZES[len(sizes) % len(SIZES)] + 6
-        if dim not in kept and base >= 64:
-            base = 16 + 2 * len(sizes)
-        sizes[name] = base if dim in kept or not change else base + 1 if change == 1 else 2 * base
-    return sizes
-
-
-def _attempts(function: Function, operands: Sequence[Operand], sizes: Sizes) -> list[_Trial]:
-    """A run for each kind of values that the function takes."""
-    import torch
-
-    found, problem = [], ""
-    for seed, (low, high) in enumerate([(-3, 4), (0, 3), (0, 1)]):
-        torch.manual_seed(seed)
-        samples = tuple(_sample(i, o, sizes, low, high) for i, o in enumerate(operands))
-        try:
-            with torch.no_grad():
-                made = function(*(s.clone() for s in samples))
-        except Refusal:
-            raise
-        except Exception as error:
-            problem = _brief(error)
-            continue
-        found.append(_Trial(samples, list(_flat(made))))
-    if not found:
-        raise _CannotRun(f"PyTorch does not run it on examples of these types and shapes: {problem}")
-    return found
-
-
-def _sample(position: int, operand: Operand, sizes: Sizes, low: int, high: int) -> Any:
-    """Random values: floats normal when negative ones are wanted, otherwise in 0..1; integers from low up to high."""
-    import torch
-
-    shape = [sizes[f"{position}.{j}" if d is None else d] for j, d in enumerate(operand.dims)]
-    dtype = getattr(torch, operand.dtype)
-    if dtype is torch.bool:
-        return torch.randint(0, 2, shape).to(dtype)
-    if dtype.is_floating_point:
-        return (torch.randn(shape) if low < 0 else torch.rand(shape)).to(dtype)
-    return torch.randint(low if dtype.is_signed else 0, high, shape).to(dtype)
-
-
-def _flat(made: Any) -> Iterator[Any]:
-    for item in made if isinstance(made, (tuple, list)) else (made,):
-        if isinstance(item, (tuple, list)):
-            yield from _flat(item)
-        else:
-            yield item
-
-
 def _export(
-    function: Function, way: Way, trial: _Trial, operands: Sequence[Operand], opset: int, frozen: bool
+    function: Function, way: Way, trial: Trial, operands: Sequence[Operand], opset: int, frozen: bool
 ) -> onnx.ModelProto:
     import torch
 
@@ -289,7 +168,7 @@ def _at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     return model if have == opset else version_converter.convert_version(model, opset)
 
 
-def _check(model: onnx.ModelProto, trials: Sequence[_Trial], trusted: bool) -> None:
+def _check(model: onnx.ModelProto, trials: Sequence[Trial], trusted: bool) -> None:
     """Run the graph and compare with the function's results.
 
     Raises:
@@ -306,7 +185,7 @@ def _check(model: onnx.ModelProto, trials: Sequence[_Trial], trusted: bool) -> N
         except AssertionError as error:
             if trusted and trial is trials[0]:
                 return
-            raise RuntimeError(f"cannot be run at other sizes or on this machine: {_brief(error)}") from error
+            raise RuntimeError(f"cannot be run at other sizes or on this machine: {brief(error)}") from error
         expected = [_array(r) for r in trial.results]
         close = max([1e-4, *(_TOLERANCE.get(str(e.dtype), 0.0) for e in expected)])
         testing.compare(results, expected, close, close)
@@ -321,12 +200,6 @@ def _array(tensor: Any) -> np.ndarray[Any, Any]:
 
         return np.asarray(tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16))
     return np.asarray(tensor.numpy())
-
-
-def _brief(error: BaseException) -> str:
-    text = " ".join(re.sub(r"\x1b\[\d+m", "", str(error)).split())
-    cause = f" ({_brief(error.__cause__)})" if "Next steps" in text and error.__cause__ else ""
-    return f"{type(error).__name__}: {text.partition(' This is step')[0][:200]}{cause}"
 
 
 @contextmanager

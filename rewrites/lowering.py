@@ -15,10 +15,11 @@ from rewrites import torch_domain
 from rewrites.builder import Builder
 from rewrites.errors import Refusal, require
 from rewrites.example import Example
-from rewrites.exporting import Exporter, Operand
+from rewrites.exporting import Exporter
 from rewrites.graph import Editor, Node, Value
 from rewrites.pattern import Match
 from rewrites.rule import NodeRule
+from rewrites.trials import Operand
 
 
 class Lowering(NodeRule):

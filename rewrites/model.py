@@ -12,7 +12,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from rewrites.opsets import to_opset
-from rewrites.protos import forget_strange_types, model_proto, recall_strange_types
+from rewrites.protos import forget_strange_types, model_proto, recall_strange_types, uncollected
 from rewrites.targets import Target
 
 SMALL = 1024
@@ -38,7 +38,8 @@ def load(model: onnx.ModelProto, target: Target, notes: list[str]) -> gs.Graph:
     except shape_inference.InferenceError as error:
         notes.append(f"shape inference failed: {error}")
     forget_strange_types(light.graph)
-    graph = gs.import_onnx(light)
+    with uncollected():
+        graph = gs.import_onnx(light)
     for tensor in list(graph.inputs):
         if tensor.name in weights:
             tensor.to_constant(LazyValues(weights[tensor.name]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import onnx
@@ -29,7 +31,8 @@ def model_proto(graph: gs.Graph) -> onnx.ModelProto:
     """The graph as a model, empty lists included; untyped values stay untyped."""
     hidden = _hide(graph.nodes, graph.opset)
     try:
-        model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
+        with uncollected():
+            model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
         _show(graph.nodes, model.graph.node, hidden)
     finally:
         _restore(graph.nodes, hidden)
@@ -80,6 +83,18 @@ def _restore(nodes: list[gs.Node], hidden: _Hidden) -> None:
             node.attrs[name] = []
         for body in _bodies(node):
             _restore(body.nodes, hidden)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Pause the garbage collector, whose work on ever more live objects makes reading large graphs quadratic."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def forget_strange_types(graph: onnx.GraphProto) -> None:

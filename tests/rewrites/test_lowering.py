@@ -12,9 +12,10 @@ import torch
 
 import rewrites
 from rewrites import torch_domain
-from rewrites.exporting import WAYS, Exporter, Operand, Way, by_torchscript
+from rewrites.exporting import WAYS, Exporter, Way, by_torchscript
 from rewrites.library.any_operator import AnyOperator, any_operator
 from rewrites.testing import run
+from rewrites.trials import Operand
 
 CUMSUM = "aten::cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"
 
