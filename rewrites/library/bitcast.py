@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rewrites import example, require, rule, tensor
+from rewrites import example, require, rule
 from rewrites.library.bits import narrowed, widened
 
 MANTISSA, BIAS = 2**23, 127
@@ -15,7 +15,11 @@ def cast(shape, kind, to, because=None):
     """An example at the opset that has BitCast, which no parser reads."""
     head = '< ir_version: 10, opset_import: [ "" : 26 ] >'
     made = {1: "float", 2: "uint8", 3: "int8", 6: "int32", 7: "int64"}[to]
-    return example(text=f"{head} g ({kind}[{shape}] x) => ({made}[{shape}] y) {{ y = BitCast<to={to}>(x) }}", because=because, _builds=False)
+    return example(
+        text=f"{head} g ({kind}[{shape}] x) => ({made}[{shape}] y) {{ y = BitCast<to={to}>(x) }}",
+        because=because,
+        _builds=False,
+    )
 
 
 @rule(
@@ -35,7 +39,10 @@ class BitCastToArithmetic:
     def check(node, input):
         pair = (input.dtype.name, node.outputs[0].dtype.name)
         small = all(name in ("int8", "uint8", "bool") for name in pair)
-        require(small or pair in (("float32", "int32"), ("int32", "float32")), f"{pair[0]} as {pair[1]} is not written out here")
+        require(
+            small or pair in (("float32", "int32"), ("int32", "float32")),
+            f"{pair[0]} as {pair[1]} is not written out here",
+        )
 
     def rewrite(op, node, input):
         to = node.outputs[0].dtype

@@ -15,7 +15,9 @@ from rewrites import example, require, rule, tensor
         example(A=tensor(2, 3, dtype="int32", low=-1000, high=1000), B=tensor(3, dtype="int32", low=-1000, high=1000)),
         example(A=tensor("n", dtype="uint8", high=256), B=tensor("n", dtype="uint8", high=256), op_type="BitwiseOr"),
         example(A=tensor("n", 2, dtype="int32", low=-(2**31), high=2**31 - 1), B=np.int32(77), op_type="BitwiseXor"),
-        example(A=tensor(4, dtype="int64", low=-(2**62), high=2**62), B=tensor(4, dtype="int64", low=-(2**62), high=2**62)),
+        example(
+            A=tensor(4, dtype="int64", low=-(2**62), high=2**62), B=tensor(4, dtype="int64", low=-(2**62), high=2**62)
+        ),
     ],
     refuses=[example(A=tensor(2, dtype="uint64"), B=tensor(2, dtype="uint64"), because="64 bits unsigned")],
 )
@@ -70,7 +72,9 @@ class BitwiseNotToSub:
         example(X=tensor("n", dtype="uint8", high=256), Y=tensor("n", dtype="uint8", high=8), direction="RIGHT"),
         example(X=tensor("n", dtype="uint8", high=256), Y=np.uint8(3), direction="RIGHT"),
     ],
-    refuses=[example(X=tensor(2, dtype="uint64"), Y=tensor(2, dtype="uint64"), direction="LEFT", because="64 bits unsigned")],
+    refuses=[
+        example(X=tensor(2, dtype="uint64"), Y=tensor(2, dtype="uint64"), direction="LEFT", because="64 bits unsigned")
+    ],
 )
 class BitshiftToArithmetic:
     """BitShift -> Mul or Div: by a power of two, rounding down, within the bits of the type.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from rewrites import example, require, rule, tensor
@@ -29,12 +31,16 @@ class BinarizerToGreater:
     name="ml/array-feature-extractor-to-gather",
     matches=f"{ML}::ArrayFeatureExtractor",
     examples=[
-        example(text=f"{HEAD}(float[3,4] x, int64[2] i) => (float[3,2] y) {{ y = {ML}.ArrayFeatureExtractor(x, i) }}",
-                i=tensor(2, dtype="int64", values=[3, 0])),
-        example(text=f"{HEAD}(float[n,4] x, int64[1] i) => (float[n,1] y) {{ y = {ML}.ArrayFeatureExtractor(x, i) }}",
-                i=tensor(1, dtype="int64", values=[1])),
+        example(
+            text=f"{HEAD}(float[3,4] x, int64[2] i) => (float[3,2] y) {{ y = {ML}.ArrayFeatureExtractor(x, i) }}",
+            i=tensor(2, dtype="int64", values=[3, 0]),
+        ),
+        example(
+            text=f"{HEAD}(float[n,4] x, int64[1] i) => (float[n,1] y) {{ y = {ML}.ArrayFeatureExtractor(x, i) }}",
+            i=tensor(1, dtype="int64", values=[1]),
+        ),
     ],
-)  # fmt: skip
+)
 class ArrayFeatureExtractorToGather:
     """ArrayFeatureExtractor -> Gather. Source: ONNX-ML operator specification; the parser has no importer."""
 
@@ -44,12 +50,24 @@ class ArrayFeatureExtractorToGather:
 
 def vectorizer(shape, made, **attributes):
     """An example of n-grams over the pool 2 3 5 4, 5 6, 7 8, 6 7."""
-    options = {"max_gram_length": 2, "min_gram_length": 1, "mode": '"TF"', "ngram_counts": "[0, 4]", "ngram_indexes": "[0,1,2,3,4,5,6]",
-               "pool_int64s": "[2,3,5,4,5,6,7,8,6,7]", "max_skip_count": 0, **attributes}  # fmt: skip
+    options = {
+        "max_gram_length": 2,
+        "min_gram_length": 1,
+        "mode": '"TF"',
+        "ngram_counts": "[0, 4]",
+        "ngram_indexes": "[0,1,2,3,4,5,6]",
+        "pool_int64s": "[2,3,5,4,5,6,7,8,6,7]",
+        "max_skip_count": 0,
+        **attributes,
+    }
     given = ", ".join(f"{k} = {v}" for k, v in options.items())
     text = f"g (int32[{shape}] x) => (float[{made}] y) {{ y = TfIdfVectorizer<{given}>(x) }}"
     rows = np.array([1, 1, 3, 3, 3, 7, 8, 6, 7, 5, 6, 8])
-    spec = tensor(*(s if s == "n" else int(s) for s in shape.split(",")), dtype="int32", values=rows if shape == "12" else rows.reshape(2, 6))
+    spec = tensor(
+        *(s if s == "n" else int(s) for s in shape.split(",")),
+        dtype="int32",
+        values=rows if shape == "12" else rows.reshape(2, 6),
+    )
     return example(text=text, x=spec, _sizes={"n": 2})
 
 
@@ -61,9 +79,15 @@ def vectorizer(shape, made, **attributes):
         vectorizer("n,6", "n,7", min_gram_length=2),
         vectorizer("12", "7", mode='"TFIDF"', weights="[0.5,1.0,2.0,3.0,1.0,1.0,2.0]"),
     ],
-    refuses=[example(text='g (int32[n] x) => (float[1] y) { y = TfIdfVectorizer<max_gram_length=1, max_skip_count=0, min_gram_length=1,'
-                          ' mode="TF", ngram_counts=[0], ngram_indexes=[0], pool_int64s=[2]>(x) }', because="length")],
-)  # fmt: skip
+    refuses=[
+        example(
+            text="g (int32[n] x) => (float[1] y) { y = TfIdfVectorizer<max_gram_length=1, max_skip_count=0,"
+            " min_gram_length=1,"
+            ' mode="TF", ngram_counts=[0], ngram_indexes=[0], pool_int64s=[2]>(x) }',
+            because="length",
+        )
+    ],
+)
 class TfIdfToEqual:
     """TfIdfVectorizer -> Gather Equal ReduceSum: every window compared with every n-gram of the pool.
 
@@ -79,7 +103,9 @@ class TfIdfToEqual:
         for n, grams in pools(given):
             used = given["min_gram_length"] <= n <= given["max_gram_length"] and len(grams)
             if used:
-                parts.append((counted(op, X, grams.astype(X.dtype), windows(X.shape[-1], n, given["max_skip_count"])), grams))
+                parts.append(
+                    (counted(op, X, grams.astype(X.dtype), windows(X.shape[-1], n, given["max_skip_count"])), grams)
+                )
             else:
                 parts.append((None, grams))
         indexes, at, total = np.array(given["ngram_indexes"]), 0, None
@@ -108,7 +134,7 @@ def weighted(op, counts, mode, weights, indexes):
 def pools(given):
     """(n, [n-grams, n]) for n = 1, 2, ..."""
     flat, starts = np.array(given["pool_int64s"]), [*given["ngram_counts"], len(given["pool_int64s"])]
-    return [(n, flat[a:b].reshape(-1, n)) for n, (a, b) in enumerate(zip(starts, starts[1:], strict=False), 1)]
+    return [(n, flat[a:b].reshape(-1, n)) for n, (a, b) in enumerate(pairwise(starts), 1)]
 
 
 def windows(length, n, most_skipped):
@@ -121,7 +147,10 @@ def windows(length, n, most_skipped):
 def counted(op, x, grams, places):
     """How often every n-gram is found, [..., n-grams]."""
     if not len(places):
-        return op.Cast(op.MatMul(op.Cast(op.Mul(x, 0), to=np.float32), np.zeros((x.shape[-1], len(grams)), np.float32)), to=np.float32)
+        return op.Cast(
+            op.MatMul(op.Cast(op.Mul(x, 0), to=np.float32), np.zeros((x.shape[-1], len(grams)), np.float32)),
+            to=np.float32,
+        )
     matched = None
     for i in range(places.shape[1]):
         here = op.Unsqueeze(op.Gather(x, places[:, i], axis=x.rank - 1), [x.rank - 1])

@@ -12,12 +12,18 @@ from rewrites import example, rule
     matches="Loop",
     opsets=(11, 10**6),
     examples=[
-        example(text="g (float[2] x) => (float[2] y) { n = Constant<value_int=3>() y = Loop(n, , x) <body = b (int64 i, bool c, float[2] s)"
-                     " => (bool d, float[2] t) { d = Identity(c) t = Add(s, s) }> }"),
-        example(text="g (float[n] x) => (float[n] y) { m = Constant<value_int=2>() y = Loop(m, , x) <body = b (int64 i, bool c, float[n] s)"
-                     " => (bool d, float[n] t) { d = Identity(c) t = Exp(s) }> }"),
+        example(
+            text="g (float[2] x) => (float[2] y) { n = Constant<value_int=3>() y = Loop(n, , x) <body = b"
+            " (int64 i, bool c, float[2] s)"
+            " => (bool d, float[2] t) { d = Identity(c) t = Add(s, s) }> }"
+        ),
+        example(
+            text="g (float[n] x) => (float[n] y) { m = Constant<value_int=2>() y = Loop(m, , x) <body = b"
+            " (int64 i, bool c, float[n] s)"
+            " => (bool d, float[n] t) { d = Identity(c) t = Exp(s) }> }"
+        ),
     ],
-)  # fmt: skip
+)
 class LoopWithCondition:
     """Loop without a condition -> Loop with the condition true.
 

@@ -43,16 +43,25 @@ class CumSumRuntimeAxis:
     matches="CumProd",
     opsets=(20, 10**6),
     examples=[
-        example(text="< ir_version: 10, opset_import: [ \"\" : 26 ] > g (float[2,5] x) => (float[2,5] y)"
-                     " { a = Constant<value_int=1>() y = CumProd(x, a) }", _builds=False),  # the parser reads opset 24
-        example(text="< ir_version: 10, opset_import: [ \"\" : 26 ] > g (int32[6,n] x) => (int32[6,n] y)"
-                     " { a = Constant<value_int=-2>() y = CumProd<exclusive=1, reverse=1>(x, a) }", _builds=False),
+        example(
+            text='< ir_version: 10, opset_import: [ "" : 26 ] > g (float[2,5] x) => (float[2,5] y)'
+            " { a = Constant<value_int=1>() y = CumProd(x, a) }",
+            _builds=False,
+        ),  # the parser reads opset 24
+        example(
+            text='< ir_version: 10, opset_import: [ "" : 26 ] > g (int32[6,n] x) => (int32[6,n] y)'
+            " { a = Constant<value_int=-2>() y = CumProd<exclusive=1, reverse=1>(x, a) }",
+            _builds=False,
+        ),
     ],
     refuses=[
-        example(text="< ir_version: 10, opset_import: [ \"\" : 26 ] > g (float[n] x) => (float[n] y)"
-                     " { a = Constant<value_int=0>() y = CumProd(x, a) }", because="length"),
+        example(
+            text='< ir_version: 10, opset_import: [ "" : 26 ] > g (float[n] x) => (float[n] y)'
+            " { a = Constant<value_int=0>() y = CumProd(x, a) }",
+            because="length",
+        ),
     ],
-)  # fmt: skip
+)
 class CumProdToMul:
     """CumProd -> Pad Slice Mul: shifted by 1, 2, 4 ... places and multiplied, in as many steps as the length has bits.
 

@@ -13,7 +13,9 @@ def boxes_of(*rows):
     return tensor(1, len(rows), 4, values=[list(rows)])
 
 
-SPREAD = boxes_of([0, 0, 1, 1], [0, 0.1, 1, 1.1], [0, -0.1, 1, 0.9], [0, 10, 1, 11], [0, 10.1, 1, 11.1], [0, 100, 1, 101])
+SPREAD = boxes_of(
+    [0, 0, 1, 1], [0, 0.1, 1, 1.1], [0, -0.1, 1, 0.9], [0, 10, 1, 11], [0, 10.1, 1, 11.1], [0, 100, 1, 101]
+)
 SCORES = tensor(1, 1, 6, values=[[[0.9, 0.75, 0.6, 0.95, 0.5, 0.3]]])
 
 
@@ -23,17 +25,38 @@ SCORES = tensor(1, 1, 6, values=[[[0.9, 0.75, 0.6, 0.95, 0.5, 0.3]]])
     needed_by={"tensorrt_rtx": "all versions"},
     opsets=(16, 10**6),
     examples=[
-        example(X=(2, 3, 8, 9), rois=tensor(4, 4, low=0.0, high=9.0), batch_indices=tensor(4, dtype="int64", high=2), output_height=2,
-                output_width=3, sampling_ratio=2, spatial_scale=0.9),
-        example(X=("b", 3, "h", "w"), rois=tensor("r", 4, low=0.0, high=5.0), batch_indices=tensor("r", dtype="int64", high=2),
-                output_height=2, output_width=2, sampling_ratio=3, coordinate_transformation_mode="output_half_pixel",
-                _sizes={"h": 8, "w": 7}),
+        example(
+            X=(2, 3, 8, 9),
+            rois=tensor(4, 4, low=0.0, high=9.0),
+            batch_indices=tensor(4, dtype="int64", high=2),
+            output_height=2,
+            output_width=3,
+            sampling_ratio=2,
+            spatial_scale=0.9,
+        ),
+        example(
+            X=("b", 3, "h", "w"),
+            rois=tensor("r", 4, low=0.0, high=5.0),
+            batch_indices=tensor("r", dtype="int64", high=2),
+            output_height=2,
+            output_width=2,
+            sampling_ratio=3,
+            coordinate_transformation_mode="output_half_pixel",
+            _sizes={"h": 8, "w": 7},
+        ),
     ],
     refuses=[
         example(X=(1, 1, 4, 4), rois=(1, 4), batch_indices=tensor(1, dtype="int64", high=1), because="sampling_ratio"),
-        example(X=(1, 1, 4, 4), rois=(1, 4), batch_indices=tensor(1, dtype="int64", high=1), sampling_ratio=1, mode="max", because="max"),
+        example(
+            X=(1, 1, 4, 4),
+            rois=(1, 4),
+            batch_indices=tensor(1, dtype="int64", high=1),
+            sampling_ratio=1,
+            mode="max",
+            because="max",
+        ),
     ],
-)  # fmt: skip
+)
 class RoiAlignToMatMul:
     """RoiAlign -> MatMul MatMul: bilinear sampling and its mean are linear, one matrix for rows and one for columns.
 
@@ -42,7 +65,10 @@ class RoiAlignToMatMul:
 
     def check(mode, sampling_ratio):
         require(mode in ("avg", b"avg"), "only the mean of the samples is linear, not the max")
-        require(sampling_ratio > 0, "a sampling_ratio of 0 takes as many samples as the region is large, which differs for each")
+        require(
+            sampling_ratio > 0,
+            "a sampling_ratio of 0 takes as many samples as the region is large, which differs for each",
+        )
 
     def rewrite(op, node, X, rois, batch_indices, output_height, output_width):
         half = node.attributes["coordinate_transformation_mode"] in ("half_pixel", b"half_pixel")
@@ -73,8 +99,11 @@ def sampling(op, rois, edges, size, bins, ratio, half):
 
 def suppression(made, **options):
     """An example of which the number of selected boxes is known."""
-    text = (f"g (float[1,6,4] boxes, float[1,1,6] scores) => (int64[{made},3] y) {{ m = Constant<value_int=3>()"
-            " i = Constant<value_float=0.5>() s = Constant<value_float=0.4>() y = NonMaxSuppression(boxes, scores, m, i, s) }")  # fmt: skip
+    text = (
+        f"g (float[1,6,4] boxes, float[1,1,6] scores) => (int64[{made},3] y) {{ m = Constant<value_int=3>()"
+        " i = Constant<value_float=0.5>() s = Constant<value_float=0.4>() y = NonMaxSuppression(boxes, scores,"
+        " m, i, s) }"
+    )
     return example(text=text, boxes=SPREAD, scores=SCORES, **options)
 
 
@@ -84,23 +113,35 @@ def suppression(made, **options):
     needed_by={"tensorrt_rtx": "all versions"},
     examples=[
         suppression(2),
-        example(text="g (float[1,6,4] boxes, float[1,2,6] scores, int64[1] m, float[1] i) => (int64[4,3] y)"
-                     " { y = NonMaxSuppression(boxes, scores, m, i) }",
-                boxes=SPREAD, scores=tensor(1, 2, 6, values=[[[0.9, 0.75, 0.6, 0.95, 0.5, 0.3], [0.1] * 6]]),
-                m=tensor(1, dtype="int64", values=[2]), i=tensor(1, values=[0.5]), _sizes={}),
+        example(
+            text="g (float[1,6,4] boxes, float[1,2,6] scores, int64[1] m, float[1] i) => (int64[4,3] y)"
+            " { y = NonMaxSuppression(boxes, scores, m, i) }",
+            boxes=SPREAD,
+            scores=tensor(1, 2, 6, values=[[[0.9, 0.75, 0.6, 0.95, 0.5, 0.3], [0.1] * 6]]),
+            m=tensor(1, dtype="int64", values=[2]),
+            i=tensor(1, values=[0.5]),
+            _sizes={},
+        ),
     ],
     refuses=[suppression("n", because="how many boxes")],
-)  # fmt: skip
+)
 class NmsOfKnownCount:
-    """NonMaxSuppression -> TopK Loop TopK: the greedy choice over all pairs of boxes, when it is known how many it gives.
+    """NonMaxSuppression -> TopK Loop TopK: the greedy choice over all pairs of boxes, when it is known how"
+    " many it gives.
 
     Source: ONNX operator specification; TensorRT-RTX parses NonMaxSuppression and then fails to build it.
     """
 
     def check(node, boxes):
         known = node.outputs[0].dims
-        require(known is not None and known.is_static(), "how many boxes are selected must be known: TensorRT-RTX has no NonZero")
-        require(boxes.shape.is_static(1) and boxes.shape[1] <= MOST_BOXES, f"at most {MOST_BOXES} boxes are compared with each other")
+        require(
+            known is not None and known.is_static(),
+            "how many boxes are selected must be known: TensorRT-RTX has no NonZero",
+        )
+        require(
+            boxes.shape.is_static(1) and boxes.shape[1] <= MOST_BOXES,
+            f"at most {MOST_BOXES} boxes are compared with each other",
+        )
 
     def rewrite(op, node, boxes, scores, max_output_boxes_per_class, iou_threshold, score_threshold):
         count, center = boxes.shape[1], node.given.get("center_point_box", 0)
@@ -150,7 +191,7 @@ def overlaps(op, boxes, center):
     else:
         low, high = [op.Min(a, c), op.Min(b, d)], [op.Max(a, c), op.Max(b, d)]
     shared, area = None, None
-    for first, last in zip(low, high):
+    for first, last in zip(low, high, strict=False):
         over = op.Max(op.Sub(op.Min(last, flipped(op, last)), op.Max(first, flipped(op, first))), 0.0)
         side = op.Sub(last, first)
         shared, area = (over, side) if shared is None else (op.Mul(shared, over), op.Mul(area, side))

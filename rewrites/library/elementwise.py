@@ -21,7 +21,8 @@ FP8, ROUNDED_TO_LARGEST = 17, 464.0
 class FlooredModOfFloats:
     """Mod of floats with the divisor's sign -> Mod with the dividend's sign, Add.
 
-    Source: opset 28 of the ONNX specification; the parser's "fmod attribute is set to 0. Inputs cannot be floating point".
+    Source: opset 28 of the ONNX specification; the parser's "fmod attribute is set to 0.
+    Inputs cannot be of floating point types".
     """
 
     def applies(A, fmod):

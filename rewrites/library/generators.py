@@ -17,13 +17,26 @@ def runtime(text, **options):
     name="onnx/one-hot-to-equal",
     matches="OneHot",
     examples=[
-        example(indices=tensor(2, 3, dtype="int64", low=-4, high=6), depth=tensor(dtype="int64", values=5), values=(2,)),
-        example(indices=tensor("n", dtype="int64", high=5), depth=tensor(1, dtype="int64", values=[5]), values=(2,), axis=0),
-        runtime("int64[n] i, int64 depth, float[2] values) => (float[n,5] y) { y = OneHot(i, depth, values)",
-                depth=tensor(dtype="int64", values=5)),
+        example(
+            indices=tensor(2, 3, dtype="int64", low=-4, high=6), depth=tensor(dtype="int64", values=5), values=(2,)
+        ),
+        example(
+            indices=tensor("n", dtype="int64", high=5), depth=tensor(1, dtype="int64", values=[5]), values=(2,), axis=0
+        ),
+        runtime(
+            "int64[n] i, int64 depth, float[2] values) => (float[n,5] y) { y = OneHot(i, depth, values)",
+            depth=tensor(dtype="int64", values=5),
+        ),
     ],
-    refuses=[example(indices=tensor(3, dtype="int64"), depth=tensor(dtype="float32", values=5), values=(2,), because="whole number")],
-)  # fmt: skip
+    refuses=[
+        example(
+            indices=tensor(3, dtype="int64"),
+            depth=tensor(dtype="float32", values=5),
+            values=(2,),
+            because="whole number",
+        )
+    ],
+)
 class OneHotToEqual:
     """OneHot -> Equal Where: compare with every class.
 
@@ -36,7 +49,10 @@ class OneHotToEqual:
 
     def check(node, depth):
         known = node.outputs[0].dims is not None and node.outputs[0].dims.is_static()
-        require(depth.constant is not None or known or depth.dtype.kind in "iu", "a depth known at run time must be a whole number")
+        require(
+            depth.constant is not None or known or depth.dtype.kind in "iu",
+            "a depth known at run time must be a whole number",
+        )
 
     def rewrite(op, node, indices, depth, values, axis):
         axis = axis % (indices.rank + 1)
@@ -58,16 +74,32 @@ class OneHotToEqual:
     matches="Range",
     opsets=(11, 10**6),
     examples=[
-        runtime("float start, float end, float step) => (float[3] y) { y = Range(start, end, step)",
-                start=tensor(values=1.0), end=tensor(values=7.5), step=tensor(values=2.5)),
-        runtime("float start) => (float[3] y) { e = Constant<value_float=6.0>() s = Constant<value_float=2.0>() y = Range(start, e, s)",
-                start=tensor(values=0.5)),
-        runtime("float[n] x) => (float16[3] y) { s = Constant<value = float16 {0}>() e = Constant<value = float16 {6}>()"
-                " d = Constant<value = float16 {2}>() r = Range(s, e, d) f = Shape(x) z = Cast<to=10>(f) y = Add(r, z)"),
+        runtime(
+            "float start, float end, float step) => (float[3] y) { y = Range(start, end, step)",
+            start=tensor(values=1.0),
+            end=tensor(values=7.5),
+            step=tensor(values=2.5),
+        ),
+        runtime(
+            "float start) => (float[3] y) { e = Constant<value_float=6.0>() s = Constant<value_float=2.0>() y ="
+            " Range(start, e, s)",
+            start=tensor(values=0.5),
+        ),
+        runtime(
+            "float[n] x) => (float16[3] y) { s = Constant<value = float16 {0}>() e = Constant<value = float16 {6}>()"
+            " d = Constant<value = float16 {2}>() r = Range(s, e, d) f = Shape(x) z = Cast<to=10>(f) y = Add(r, z)"
+        ),
     ],
-    refuses=[runtime("float s, float e, float d) => (float[n] y) { y = Range(s, e, d)", because="how many",
-                     s=tensor(values=1.0), e=tensor(values=3.0), d=tensor(values=1.0))],
-)  # fmt: skip
+    refuses=[
+        runtime(
+            "float s, float e, float d) => (float[n] y) { y = Range(s, e, d)",
+            because="how many",
+            s=tensor(values=1.0),
+            e=tensor(values=3.0),
+            d=tensor(values=1.0),
+        )
+    ],
+)
 class RangeOfFloats:
     """Range of floats -> Mul Add: the constants 0, 1, 2 ... times the step.
 
@@ -76,7 +108,11 @@ class RangeOfFloats:
 
     def applies(start, limit, delta):
         constant = all(v.constant is not None for v in (start, limit, delta))
-        return start.known_dtype is not None and start.known_dtype.kind not in "iu" and not (constant and start.dtype == np.float32)
+        return (
+            start.known_dtype is not None
+            and start.known_dtype.kind not in "iu"
+            and not (constant and start.dtype == np.float32)
+        )
 
     def check(node, start, limit, delta):
         constant = all(v.constant is not None for v in (start, limit, delta))

@@ -5,27 +5,34 @@ from __future__ import annotations
 import numpy as np
 
 from rewrites import example, require, rule, tensor
-from rewrites.library.quantized import EIGHT_BITS, S8, U8, along, as_float, rounded
+from rewrites.library.quantized import S8, U8, WRITTEN_OUT, along, as_float, rounded
 
 
 def beyond_tensorrt(node):
-    """Whether a Q or DQ node of 8-bit integers has what TensorRT lacks: UINT8, a zero point other than 0, a runtime scale."""
+    """Whether a Q or DQ node of 8 or 16 bits has what TensorRT lacks: UINT8, 16 bits, a zero point other than"
+    " 0, a runtime scale."""
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     kind = node.inputs[0].known_dtype if node.op == "DequantizeLinear" else node.outputs[0].known_dtype
-    if kind not in EIGHT_BITS:
+    if kind not in WRITTEN_OUT:
         return False
     symmetric = zero is None or (zero.constant is not None and not np.any(zero.constant))
-    return kind == np.uint8 or not symmetric or node.inputs[1].constant is None
+    return kind != np.int8 or not symmetric or node.inputs[1].constant is None
 
 
 def spread(op, node, vector):
     """A scale or zero point at the rank of the input; blocks are repeated to their full size."""
-    x, axis, block = node.inputs[0], node.attributes.get("axis", 1) % max(node.inputs[0].rank, 1), node.attributes.get("block_size", 0)
+    x, axis, block = (
+        node.inputs[0],
+        node.attributes.get("axis", 1) % max(node.inputs[0].rank, 1),
+        node.attributes.get("block_size", 0),
+    )
     if not block:
         return along(op, vector, x.rank, axis)
     repeated = op.Expand(op.Unsqueeze(vector, [axis + 1]), [1] * (axis + 1) + [block] + [1] * (x.rank - axis - 1))
     sizes = [-1 if i == axis else 0 for i in range(x.rank)]
-    merged = op.Concat(*(op.Gather(op.Shape(vector), [i]) if s == 0 else op.constant([-1]) for i, s in enumerate(sizes)), axis=0)
+    merged = op.Concat(
+        *(op.Gather(op.Shape(vector), [i]) if s == 0 else op.constant([-1]) for i, s in enumerate(sizes)), axis=0
+    )
     return op.Slice(op.Reshape(repeated, merged), [0], op.Gather(op.Shape(x), [axis]), [axis])
 
 
@@ -62,7 +69,9 @@ class DequantizeWithZeroPoint:
     examples=[
         example(x=(2, 3), y_scale=np.float32(0.02), y_zero_point=np.uint8(128)),
         example(x=("n", 3, 2), y_scale=np.float32([0.02, 0.04, 0.05]), y_zero_point=np.uint8([84, 24, 196]), axis=1),
-        example(x=(1, 4), y_scale=np.float32([[0.1, 0.2]]), y_zero_point=np.int8([[1, -3]]), axis=1, block_size=2, _opset=21),
+        example(
+            x=(1, 4), y_scale=np.float32([[0.1, 0.2]]), y_zero_point=np.int8([[1, -3]]), axis=1, block_size=2, _opset=21
+        ),
     ],
     refuses=[example(x=tensor(2, dtype="int32"), y_scale=np.float32(2), y_zero_point=np.uint8(1), because="floats")],
 )
@@ -79,7 +88,9 @@ class QuantizeWithZeroPoint:
         require(x.dtype.kind not in "iu", "only floats are quantized")
 
     def rewrite(op, node, x, y_scale, y_zero_point):
-        zero = op.constant(0, x.dtype) if y_zero_point is None else spread(op, node, as_float(op, y_zero_point, x.dtype))
+        zero = (
+            op.constant(0, x.dtype) if y_zero_point is None else spread(op, node, as_float(op, y_zero_point, x.dtype))
+        )
         return rounded(op, x, spread(op, node, as_float(op, y_scale, x.dtype)), zero, node.outputs[0].dtype)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from rewrites import example, require, rule, tensor
 
 EXACT = 256
-EIGHT_BITS = (np.uint8, np.int8)
+WRITTEN_OUT = (np.uint8, np.int8, np.uint16, np.int16)
 U8, S8 = {"dtype": "uint8", "low": 0, "high": 256}, {"dtype": "int8", "low": -128, "high": 128}
 
 
@@ -74,12 +74,30 @@ def rounded(op, x, factor, zero, dtype):
     name="onnx/qlinear-matmul-to-matmul",
     matches="QLinearMatMul",
     examples=[
-        example(a=tensor(2, 4, **U8), a_scale=scale(), a_zero_point=np.uint8(128), b=tensor(4, 3, **U8), b_scale=scale(),
-                b_zero_point=np.uint8(100), y_scale=scale(1.0), y_zero_point=np.uint8(3), _atol=1),
-        example(a=tensor("n", 4, **S8), a_scale=scale(), a_zero_point=np.int8(0), b=tensor(4, 3, **S8), b_scale=scale(),
-                b_zero_point=np.int8(0), y_scale=scale(1.0), y_zero_point=np.int8(0), _atol=1),
+        example(
+            a=tensor(2, 4, **U8),
+            a_scale=scale(),
+            a_zero_point=np.uint8(128),
+            b=tensor(4, 3, **U8),
+            b_scale=scale(),
+            b_zero_point=np.uint8(100),
+            y_scale=scale(1.0),
+            y_zero_point=np.uint8(3),
+            _atol=1,
+        ),
+        example(
+            a=tensor("n", 4, **S8),
+            a_scale=scale(),
+            a_zero_point=np.int8(0),
+            b=tensor(4, 3, **S8),
+            b_scale=scale(),
+            b_zero_point=np.int8(0),
+            y_scale=scale(1.0),
+            y_zero_point=np.int8(0),
+            _atol=1,
+        ),
     ],
-)  # fmt: skip
+)
 class QLinearMatMulToMatMul:
     """QLinearMatMul -> Sub Mul MatMul Div Round: the definition in floating point.
 
@@ -95,13 +113,32 @@ class QLinearMatMulToMatMul:
     name="onnx/qlinear-conv-to-conv",
     matches="QLinearConv",
     examples=[
-        example(x=tensor(1, 2, 5, 5, **U8), x_scale=scale(), x_zero_point=np.uint8(128), w=tensor(3, 2, 3, 3, **U8), w_scale=scale(),
-                w_zero_point=np.uint8(120), y_scale=scale(1.0), y_zero_point=np.uint8(9), B=tensor(3, dtype="int32"), _atol=1),
-        example(x=tensor("n", 2, 5, 5, **S8), x_scale=scale(), x_zero_point=np.int8(0), w=tensor(3, 2, 3, 3, **S8),
-                w_scale=np.float32([0.1, 0.2, 0.3]), w_zero_point=np.zeros(3, np.int8), y_scale=scale(1.0), y_zero_point=np.int8(0),
-                strides=[2, 2], _atol=1),
+        example(
+            x=tensor(1, 2, 5, 5, **U8),
+            x_scale=scale(),
+            x_zero_point=np.uint8(128),
+            w=tensor(3, 2, 3, 3, **U8),
+            w_scale=scale(),
+            w_zero_point=np.uint8(120),
+            y_scale=scale(1.0),
+            y_zero_point=np.uint8(9),
+            B=tensor(3, dtype="int32"),
+            _atol=1,
+        ),
+        example(
+            x=tensor("n", 2, 5, 5, **S8),
+            x_scale=scale(),
+            x_zero_point=np.int8(0),
+            w=tensor(3, 2, 3, 3, **S8),
+            w_scale=np.float32([0.1, 0.2, 0.3]),
+            w_zero_point=np.zeros(3, np.int8),
+            y_scale=scale(1.0),
+            y_zero_point=np.int8(0),
+            strides=[2, 2],
+            _atol=1,
+        ),
     ],
-)  # fmt: skip
+)
 class QLinearConvToConv:
     """QLinearConv -> Sub Mul Conv Div Round: the definition in floating point.
 
@@ -167,7 +204,10 @@ class ConvIntegerToConv:
     """
 
     def check(w, group):
-        require(w.shape[1:].size <= EXACT or group == 1, "a long sum of a grouped convolution is not exact in floating point")
+        require(
+            w.shape[1:].size <= EXACT or group == 1,
+            "a long sum of a grouped convolution is not exact in floating point",
+        )
         require(w.shape[2:].size <= EXACT, "the sum over one kernel is not exact in floating point")
 
     def rewrite(op, node, x, w, x_zero_point, w_zero_point):

@@ -11,10 +11,19 @@ from rewrites import example, rule
     opsets=(14, 10**6),
     examples=[
         example(X=(3, 4, 2), W=(1, 20, 2), R=(1, 20, 5), hidden_size=5, layout=1, _outputs=3),
-        example(X=("b", 4, 2), W=(2, 15, 2), R=(2, 15, 5), initial_h=("b", 2, 5), hidden_size=5, layout=1, direction="bidirectional",
-                op_type="GRU", _outputs=2),
+        example(
+            X=("b", 4, 2),
+            W=(2, 15, 2),
+            R=(2, 15, 5),
+            initial_h=("b", 2, 5),
+            hidden_size=5,
+            layout=1,
+            direction="bidirectional",
+            op_type="GRU",
+            _outputs=2,
+        ),
     ],
-)  # fmt: skip
+)
 class RecurrentBatchSecond:
     """LSTM layout=1 -> Transpose LSTM layout=0 Transpose: the sequence first, as the parser reads it.
 

@@ -9,8 +9,16 @@ import numpy as np
 from rewrites import example, require, rule, tensor
 from rewrites.library.shapes_at_run_time import kept_sizes, membership, size_at
 
-REDUCTIONS = "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare"
-EMPTY = {"ReduceProd": 1.0, "ReduceMax": -np.inf, "ReduceMin": np.inf, "ReduceLogSum": -np.inf, "ReduceLogSumExp": -np.inf}
+REDUCTIONS = (
+    "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare"
+)
+EMPTY = {
+    "ReduceProd": 1.0,
+    "ReduceMax": -np.inf,
+    "ReduceMin": np.inf,
+    "ReduceLogSum": -np.inf,
+    "ReduceLogSumExp": -np.inf,
+}
 
 
 def by_axes_input(node):
@@ -128,7 +136,8 @@ def runtime(call, given, made, axes, count=None, **options):
     refuses=[runtime("ReduceSum", "3,2,2", "a,b,c", [1], count="k", because="how many axes")],
 )
 class ReduceRuntimeAxes:
-    """ReduceSum with axes only known at run time -> ReduceSum Concat Slice for every axis: reduce it and take that, or do not.
+    """ReduceSum with axes only known at run time -> ReduceSum Concat Slice for every axis: reduce it and take"
+    " that, or do not.
 
     Where the shapes of input and output say which axes are meant, these become constant.
     Source: the parser's "Axis input must resolve to a build-time constant".
@@ -159,8 +168,12 @@ def axes_told_by_shapes(given, made, count, keep):
     if made is None or not given.is_static() or not made.is_static() or (keep and len(made) != len(given)):
         return None
     if keep:
-        return [i for i, (a, b) in enumerate(zip(given, made)) if a != b] or None
-    fitting = [c for c in combinations(range(len(given)), count) if [d for i, d in enumerate(given) if i not in c] == list(made)]
+        return [i for i, (a, b) in enumerate(zip(given, made, strict=False)) if a != b] or None
+    fitting = [
+        c
+        for c in combinations(range(len(given)), count)
+        if [d for i, d in enumerate(given) if i not in c] == list(made)
+    ]
     return list(fitting[0]) if len(fitting) == 1 else None
 
 

@@ -7,7 +7,12 @@ import numpy as np
 from rewrites import example, require, rule, tensor
 
 LARGEST = 2**26
-COMBINE = {"add": ("Add", "ReduceSum"), "mul": ("Mul", "ReduceProd"), "max": ("Max", "ReduceMax"), "min": ("Min", "ReduceMin")}
+COMBINE = {
+    "add": ("Add", "ReduceSum"),
+    "mul": ("Mul", "ReduceProd"),
+    "max": ("Max", "ReduceMax"),
+    "min": ("Min", "ReduceMin"),
+}
 
 
 def index(*shape, high, low=0):
@@ -29,7 +34,10 @@ def check_reduction(reduction, data):
 
 def affordable(*sizes):
     known = [s for s in sizes if isinstance(s, int)]
-    require(np.prod(known, dtype=np.float64) <= LARGEST, f"comparing every index with every place takes more than {LARGEST} elements")
+    require(
+        np.prod(known, dtype=np.float64) <= LARGEST,
+        f"comparing every index with every place takes more than {LARGEST} elements",
+    )
 
 
 @rule(
@@ -38,16 +46,31 @@ def affordable(*sizes):
     opsets=(16, 10**6),
     examples=[
         example(data=(4, 3), indices=index(5, 1, high=4), updates=(5, 3), reduction="add"),
-        example(data=("n", 3), indices=index("m", 1, low=-3, high=3), updates=("m", 3), reduction="add", _sizes={"n": 3}),
+        example(
+            data=("n", 3), indices=index("m", 1, low=-3, high=3), updates=("m", 3), reduction="add", _sizes={"n": 3}
+        ),
         example(data=(4, 3), indices=index(5, 2, high=3), updates=(5,), reduction="max"),
         example(data=(4, 3, 2), indices=index(2, 3, 1, high=4), updates=(2, 3, 3, 2), reduction="mul"),
-        example(data=tensor(4, dtype="int64"), indices=index("m", 1, high=4), updates=tensor("m", dtype="int64"), reduction="min"),
-        example(data=tensor(4, dtype="int32"), indices=index("m", 1, high=4), updates=tensor("m", dtype="int32"), reduction="add"),
+        example(
+            data=tensor(4, dtype="int64"),
+            indices=index("m", 1, high=4),
+            updates=tensor("m", dtype="int64"),
+            reduction="min",
+        ),
+        example(
+            data=tensor(4, dtype="int32"),
+            indices=index("m", 1, high=4),
+            updates=tensor("m", dtype="int32"),
+            reduction="add",
+        ),
     ],
-    refuses=[example(data=(70000,), indices=index(1000, 1, high=9), updates=(1000,), reduction="max", because="elements")],
+    refuses=[
+        example(data=(70000,), indices=index(1000, 1, high=9), updates=(1000,), reduction="max", because="elements")
+    ],
 )
 class ScatterNDReduction:
-    """ScatterND with a reduction -> Equal MatMul, or Equal Where Reduce: every place gathers its updates, repeated ones too.
+    """ScatterND with a reduction -> Equal MatMul, or Equal Where Reduce: every place gathers its updates,"
+    " repeated ones too.
 
     Source: NVIDIA/TensorRT#3650, microsoft/onnxruntime#23618; the parser's "ScatterND with reduction is not supported".
     """
@@ -107,10 +130,17 @@ def reduced(op, x, reduction, axis):
         example(data=(4, 3), indices=index(5, 3, high=4), updates=(5, 3), axis=0, reduction="add"),
         example(data=("n", 5), indices=index("n", 3, low=-5, high=5), updates=("n", 3), axis=1, reduction="max"),
         example(data=(3, 4, 2), indices=index(2, 6, 2, high=4), updates=(2, 6, 2), axis=-2, reduction="mul"),
-        example(data=tensor(5, dtype="int64"), indices=index("m", high=5), updates=tensor("m", dtype="int64"), reduction="min"),
+        example(
+            data=tensor(5, dtype="int64"),
+            indices=index("m", high=5),
+            updates=tensor("m", dtype="int64"),
+            reduction="min",
+        ),
     ],
     refuses=[
-        example(data=("n", 5), indices=index("m", 3, high=5), updates=("m", 3), axis=1, reduction="add", because="same size"),
+        example(
+            data=("n", 5), indices=index("m", 3, high=5), updates=("m", 3), axis=1, reduction="add", because="same size"
+        ),
     ],
 )
 class ScatterElementsReduction:
@@ -124,7 +154,7 @@ class ScatterElementsReduction:
 
     def check(data, indices, axis, reduction):
         check_reduction(reduction, data)
-        for i, (d, u) in enumerate(zip(data.shape, indices.shape)):
+        for i, (d, u) in enumerate(zip(data.shape, indices.shape, strict=False)):
             fits = i == axis % data.rank or (d == u and d is not None) or (type(d) is int and type(u) is int)
             require(fits, f"axis {i} of the data and of the updates must have the same size, or both be static")
         affordable(*data.shape, indices.shape[axis])
@@ -133,10 +163,15 @@ class ScatterElementsReduction:
         axis %= data.rank
         size = op.Gather(op.Shape(data), [axis])
         front = op.Where(op.Less(indices, 0), op.Add(indices, op.Cast(size, to=indices.dtype)), indices)
-        ends = [0 if i == axis or d == u else d - u for i, (d, u) in enumerate(zip(data.shape, indices.shape))]
+        ends = [
+            0 if i == axis or d == u else d - u for i, (d, u) in enumerate(zip(data.shape, indices.shape, strict=False))
+        ]
         if any(ends):
             pads = [0] * len(ends) + ends
-            front, updates = op.Pad(front, pads, np.array(-1, front.dtype)), op.Pad(updates, pads, np.array(0, updates.dtype))
+            front, updates = (
+                op.Pad(front, pads, np.array(-1, front.dtype)),
+                op.Pad(updates, pads, np.array(0, updates.dtype)),
+            )
         places = op.Cast(op.Range(0, op.Squeeze(size, [0]), 1), to=indices.dtype)
         places = op.Reshape(places, [-1, *[1] * (data.rank - axis)])
         hit = op.Equal(places, op.Unsqueeze(front, [axis]))
@@ -150,7 +185,13 @@ class ScatterElementsReduction:
     opsets=(24, 10**6),
     examples=[
         example(past_cache=(2, 5, 3), update=(2, 2, 3), write_indices=index(2, high=3), _opset=24),
-        example(past_cache=("b", 2, 5, 3), update=("b", 2, 4, 3), write_indices=index("b", high=5), mode="circular", _opset=24),
+        example(
+            past_cache=("b", 2, 5, 3),
+            update=("b", 2, 4, 3),
+            write_indices=index("b", high=5),
+            mode="circular",
+            _opset=24,
+        ),
         example(past_cache=(2, 5, 3), update=(2, 2, 3), axis=1, _opset=24),
     ],
 )

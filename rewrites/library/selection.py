@@ -12,7 +12,10 @@ LARGEST = 2**24
 def known_count(node, output=0, axis=0):
     """The declared number of selected elements; refuses when the model does not say."""
     dims = node.outputs[output].dims if len(node.outputs) > output and node.outputs[output] else None
-    require(dims is not None and type(dims[axis]) is int, "how many elements are selected must be known: TensorRT-RTX has no NonZero")
+    require(
+        dims is not None and type(dims[axis]) is int,
+        "how many elements are selected must be known: TensorRT-RTX has no NonZero",
+    )
     return dims[axis]
 
 
@@ -21,7 +24,9 @@ def first_true(op, mask, count):
     length = op.Shape(mask)
     places = op.Range(0, op.Squeeze(length, [0]), 1)
     before = op.CumSum(op.Cast(mask, to=np.int32), 0)
-    hit = op.And(op.Unsqueeze(mask, [0]), op.Equal(op.Unsqueeze(before, [0]), np.arange(1, count + 1, dtype=np.int32)[:, None]))
+    hit = op.And(
+        op.Unsqueeze(mask, [0]), op.Equal(op.Unsqueeze(before, [0]), np.arange(1, count + 1, dtype=np.int32)[:, None])
+    )
     return op.ReduceSum(op.Mul(op.Cast(hit, to=np.int64), places), [1], keepdims=0)
 
 
@@ -32,11 +37,15 @@ def first_true(op, mask, count):
     examples=[
         example(input=(3, 4), condition=np.array([True, False, True]), axis=0),
         example(input=("n", 4), condition=np.array([False, True, True]), axis=1),
-        example(text="g (float[3,4] x, bool[5] c) => (float[2] y) { y = Compress(x, c) }",
-                c=tensor(5, dtype="bool", values=[0, 1, 0, 0, 1])),
+        example(
+            text="g (float[3,4] x, bool[5] c) => (float[2] y) { y = Compress(x, c) }",
+            c=tensor(5, dtype="bool", values=[0, 1, 0, 0, 1]),
+        ),
     ],
-    refuses=[example(text="g (float[3,4] x, bool[3] c) => (float[n,4] y) { y = Compress<axis=0>(x, c) }", because="how many")],
-)  # fmt: skip
+    refuses=[
+        example(text="g (float[3,4] x, bool[3] c) => (float[n,4] y) { y = Compress<axis=0>(x, c) }", because="how many")
+    ],
+)
 class CompressToGather:
     """Compress -> Gather: the condition is constant, or it is known how many elements it selects.
 
@@ -60,11 +69,18 @@ class CompressToGather:
     needed_by={"tensorrt_rtx": "all versions"},
     opsets=(13, 10**6),
     examples=[
-        example(text="g (bool[2,2] x) => (int64[2,3] y) { y = NonZero(x) }", x=tensor(2, 2, dtype="bool", values=[[1, 0], [1, 1]])),
-        example(text="g (float[n] x) => (int64[1,2] y) { y = NonZero(x) }", x=tensor("n", values=[0, 2, 0, 4]), _sizes={"n": 4}),
+        example(
+            text="g (bool[2,2] x) => (int64[2,3] y) { y = NonZero(x) }",
+            x=tensor(2, 2, dtype="bool", values=[[1, 0], [1, 1]]),
+        ),
+        example(
+            text="g (float[n] x) => (int64[1,2] y) { y = NonZero(x) }",
+            x=tensor("n", values=[0, 2, 0, 4]),
+            _sizes={"n": 4},
+        ),
     ],
     refuses=[example(X=(2, 3), because="how many")],
-)  # fmt: skip
+)
 class NonZeroOfKnownCount:
     """NonZero -> CumSum Equal ReduceSum Div Mod: the positions, when it is known how many there are.
 
@@ -91,13 +107,20 @@ class NonZeroOfKnownCount:
     matches="Unique",
     opsets=(13, 10**6),
     examples=[
-        example(text="g (float[6] x) => (float[4] y, int64[4] i, int64[6] v, int64[4] c) { y, i, v, c = Unique<sorted=0>(x) }",
-                x=tensor(6, values=[2, 1, 1, 3, 4, 3])),
-        example(text="g (float[n,3] x) => (float[2,3] y, int64[2] i, int64[n] v, int64[2] c) { y, i, v, c = Unique<axis=0>(x) }",
-                x=tensor("n", 3, values=[[1, 0, 0], [1, 0, 0], [0, 3, 4]]), _sizes={"n": 3}),
+        example(
+            text="g (float[6] x) => (float[4] y, int64[4] i, int64[6] v, int64[4] c) { y, i, v, c ="
+            " Unique<sorted=0>(x) }",
+            x=tensor(6, values=[2, 1, 1, 3, 4, 3]),
+        ),
+        example(
+            text="g (float[n,3] x) => (float[2,3] y, int64[2] i, int64[n] v, int64[2] c) { y, i, v, c ="
+            " Unique<axis=0>(x) }",
+            x=tensor("n", 3, values=[[1, 0, 0], [1, 0, 0], [0, 3, 4]]),
+            _sizes={"n": 3},
+        ),
     ],
     refuses=[example(X=(4,), because="how many")],
-)  # fmt: skip
+)
 class UniqueOfKnownCount:
     """Unique -> Equal Less ReduceSum Gather: all pairs are compared, when it is known how many differ.
 
@@ -107,8 +130,13 @@ class UniqueOfKnownCount:
     def check(node, X, axis):
         known_count(node, axis=axis or 0)
         static = [d for d in X.shape if type(d) is int]
-        require(np.prod(static, dtype=np.float64) ** 2 <= LARGEST, f"all pairs are compared: more than {LARGEST} of them")
-        require(axis is None or X.rank == 1 or X.shape[:axis].size * X.shape[axis % X.rank + 1 :].size <= 64, "rows of more than 64 elements")
+        require(
+            np.prod(static, dtype=np.float64) ** 2 <= LARGEST, f"all pairs are compared: more than {LARGEST} of them"
+        )
+        require(
+            axis is None or X.rank == 1 or X.shape[:axis].size * X.shape[axis % X.rank + 1 :].size <= 64,
+            "rows of more than 64 elements",
+        )
 
     def rewrite(op, node, X, axis, sorted):
         count, along = known_count(node, axis=axis or 0), 0 if axis is None else axis % X.rank

@@ -73,19 +73,32 @@ BUILT = {
     matches="SequenceAt",
     opsets=(13, 10**6),
     examples=[
-        example(text="g (float[2] x, float[2] y) => (float[2] v) { s = SequenceConstruct(x, y) i = Constant<value_int=-1>() a = SequenceAt(s, i)"
-                     " v = Relu(a) }"),
-        example(text="g (float[4,n] x) => (float[n] v) { s = SplitToSequence<axis=0, keepdims=0>(x) t = SequenceErase(s)"
-                     " i = Constant<value_int=2>() v = SequenceAt(t, i) }"),
-        example(text="g (float[5,n] x) => (float[1,n] v) { p = Constant<value_int=2>() s = SplitToSequence<axis=0>(x, p)"
-                     " i = Constant<value_int=2>() v = SequenceAt(s, i) }"),
+        example(
+            text="g (float[2] x, float[2] y) => (float[2] v) { s = SequenceConstruct(x, y) i ="
+            " Constant<value_int=-1>() a = SequenceAt(s, i)"
+            " v = Relu(a) }"
+        ),
+        example(
+            text="g (float[4,n] x) => (float[n] v) { s = SplitToSequence<axis=0, keepdims=0>(x) t = SequenceErase(s)"
+            " i = Constant<value_int=2>() v = SequenceAt(t, i) }"
+        ),
+        example(
+            text="g (float[5,n] x) => (float[1,n] v) { p = Constant<value_int=2>() s = SplitToSequence<axis=0>(x, p)"
+            " i = Constant<value_int=2>() v = SequenceAt(s, i) }"
+        ),
     ],
     refuses=[
-        example(text="g (float[2] x, int64 i) => (float[2] v) { s = SequenceConstruct(x, x) v = SequenceAt(s, i) }", because="constant"),
-        example(text="g (float[n,2] x) => (float[1,2] v) { s = SplitToSequence<axis=0>(x) i = Constant<value_int=0>() v = SequenceAt(s, i) }",
-                because="static"),
+        example(
+            text="g (float[2] x, int64 i) => (float[2] v) { s = SequenceConstruct(x, x) v = SequenceAt(s, i) }",
+            because="constant",
+        ),
+        example(
+            text="g (float[n,2] x) => (float[1,2] v) { s = SplitToSequence<axis=0>(x) i ="
+            " Constant<value_int=0>() v = SequenceAt(s, i) }",
+            because="static",
+        ),
     ],
-)  # fmt: skip
+)
 class SequenceAtToItsTensor:
     """SequenceAt -> the tensor that was put in, or a Slice of the one that was split.
 
@@ -103,11 +116,17 @@ class SequenceAtToItsTensor:
     matches="ConcatFromSequence",
     opsets=(13, 10**6),
     examples=[
-        example(text="g (float[2] x, float[n] y) => (float[m] v) { s = SequenceConstruct(x, y) v = ConcatFromSequence<axis=0>(s) }"),
-        example(text="g (float[2] x, float[2] y) => (float[2,2] v) { e = SequenceEmpty() s = SequenceInsert(e, x) i = Constant<value_int=0>()"
-                     " t = SequenceInsert(s, y, i) v = ConcatFromSequence<axis=-1, new_axis=1>(t) }"),
+        example(
+            text="g (float[2] x, float[n] y) => (float[m] v) { s = SequenceConstruct(x, y) v ="
+            " ConcatFromSequence<axis=0>(s) }"
+        ),
+        example(
+            text="g (float[2] x, float[2] y) => (float[2,2] v) { e = SequenceEmpty() s = SequenceInsert(e, x) i"
+            " = Constant<value_int=0>()"
+            " t = SequenceInsert(s, y, i) v = ConcatFromSequence<axis=-1, new_axis=1>(t) }"
+        ),
     ],
-)  # fmt: skip
+)
 class ConcatFromSequenceToConcat:
     """ConcatFromSequence -> Concat of the tensors that were put in.
 
@@ -126,11 +145,17 @@ class ConcatFromSequenceToConcat:
     matches="SequenceLength",
     opsets=(13, 10**6),
     examples=[
-        example(text="g (float[2] x) => (int64 v) { s = SequenceConstruct(x, x) a = SequenceLength(s) b = Size(x) v = Add(a, b) }"),
-        example(text="g (float[n] x) => (int64 v) { e = SequenceEmpty() s = SequenceInsert(e, x) a = SequenceLength(s) b = Size(x)"
-                     " v = Add(a, b) }"),
+        example(
+            text="g (float[2] x) => (int64 v) { s = SequenceConstruct(x, x) a = SequenceLength(s) b = Size(x) v"
+            " = Add(a, b) }"
+        ),
+        example(
+            text="g (float[n] x) => (int64 v) { e = SequenceEmpty() s = SequenceInsert(e, x) a ="
+            " SequenceLength(s) b = Size(x)"
+            " v = Add(a, b) }"
+        ),
     ],
-)  # fmt: skip
+)
 class SequenceLengthToConstant:
     """SequenceLength -> constant: how many tensors were put in.
 

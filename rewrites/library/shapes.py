@@ -28,10 +28,13 @@ def ints(*values):
         runtime("float[3,n] x, int64[1] axes) => (float[1,3,n] y) { y = Unsqueeze(x, axes)", axes=ints(0)),
     ],
     refuses=[
-        runtime("float[1,3] x, int64[k] axes) => (float[a] y) { y = Squeeze(x, axes)", axes=tensor("k", dtype="int64", values=[0]),
-                because="how many axes"),
+        runtime(
+            "float[1,3] x, int64[k] axes) => (float[a] y) { y = Squeeze(x, axes)",
+            axes=tensor("k", dtype="int64", values=[0]),
+            because="how many axes",
+        ),
     ],
-)  # fmt: skip
+)
 class SqueezeRuntimeAxes:
     """Squeeze with axes only known at run time -> Reshape: to the sizes that are left.
 
@@ -52,7 +55,9 @@ class SqueezeRuntimeAxes:
         count = axes.shape.size
         if node.op == "Squeeze":
             return op.Reshape(data, kept_sizes(op, data, membership(op, axes, data.rank), data.rank - count))
-        return op.Reshape(data, with_ones(op, data, membership(op, not_negative(op, axes, data.rank + count), data.rank + count)))
+        return op.Reshape(
+            data, with_ones(op, data, membership(op, not_negative(op, axes, data.rank + count), data.rank + count))
+        )
 
 
 def with_ones(op, data, member):
@@ -106,12 +111,21 @@ def none_but(op, zeros, axis, size):
     matches="Slice",
     opsets=(11, 10**6),
     examples=[
-        runtime("float[2,9] x, int32[1] s, int32[1] e) => (float[2,m] y) { a = Constant<value=int32[1]{1}>() t = Constant<value=int32[1]{-2}>()"
-                " y = Slice(x, s, e, a, t)", s=tensor(1, dtype="int32", values=[8]), e=tensor(1, dtype="int32", values=[0])),
-        runtime("float[n,9] x, int32[1] s, int32[1] e) => (float[m,9] y) { a = Constant<value=int32[1]{0}>() y = Slice(x, s, e, a)",
-                s=tensor(1, dtype="int32", values=[0]), e=tensor(1, dtype="int32", values=[1])),
+        runtime(
+            "float[2,9] x, int32[1] s, int32[1] e) => (float[2,m] y) { a = Constant<value=int32[1]{1}>() t ="
+            " Constant<value=int32[1]{-2}>()"
+            " y = Slice(x, s, e, a, t)",
+            s=tensor(1, dtype="int32", values=[8]),
+            e=tensor(1, dtype="int32", values=[0]),
+        ),
+        runtime(
+            "float[n,9] x, int32[1] s, int32[1] e) => (float[m,9] y) { a = Constant<value=int32[1]{0}>() y ="
+            " Slice(x, s, e, a)",
+            s=tensor(1, dtype="int32", values=[0]),
+            e=tensor(1, dtype="int32", values=[1]),
+        ),
     ],
-)  # fmt: skip
+)
 class SliceBy64Bits:
     """Slice by 32-bit positions known at run time -> Cast Slice.
 
@@ -136,11 +150,18 @@ def wide(op, value):
     matches="Upsample",
     opsets=(9, 9),
     examples=[
-        example(text="g (float[1,1,2,2] x, float[4] s) => (float[1,1,4,6] y) { y = Upsample(x, s) }", _opset=9,
-                s=tensor(4, values=[1, 1, 2, 3])),
-        example(text="g (float[1,3,2] x, float[3] s) => (float[1,3,4] y) { y = Upsample(x, s) }", _opset=9, s=tensor(3, values=[1, 1, 2])),
+        example(
+            text="g (float[1,1,2,2] x, float[4] s) => (float[1,1,4,6] y) { y = Upsample(x, s) }",
+            _opset=9,
+            s=tensor(4, values=[1, 1, 2, 3]),
+        ),
+        example(
+            text="g (float[1,3,2] x, float[3] s) => (float[1,3,4] y) { y = Upsample(x, s) }",
+            _opset=9,
+            s=tensor(3, values=[1, 1, 2]),
+        ),
     ],
-)  # fmt: skip
+)
 class UpsampleToExpand:
     """Upsample by whole numbers -> Reshape Expand Reshape: the shapes say how often each element is repeated.
 

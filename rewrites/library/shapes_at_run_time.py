@@ -32,7 +32,7 @@ def kept_sizes(op, data, member, count):
 def _at(op, position, sizes, keep, place):
     """The size of the kept axis at a position."""
     total = op.constant([0])
-    for size, kept, found in zip(sizes, keep, place):
+    for size, kept, found in zip(sizes, keep, place, strict=False):
         here = op.Cast(op.Equal(found, [position]), to=7)
         total = op.Add(total, op.Mul(size, op.Mul(kept, here)))
     return total

@@ -12,7 +12,11 @@ THROUGH = {2: np.dtype(np.uint8), 4: np.dtype(np.uint16), 5: np.dtype(np.int16),
 SMALL = (np.uint8, np.int8, np.uint16, np.int16, np.uint32)
 ARITHMETIC = "Add Sub Mul Div Max Min Mod Clip Abs Neg Sign Sum Pow"
 COMPARISON = "Greater GreaterOrEqual Less LessOrEqual Equal"
-MOVING = "Where Gather GatherElements GatherND ScatterElements ScatterND Expand Tile Pad CumSum Trilu"
+MOVING = (
+    "Where Gather GatherElements GatherND ScatterElements ScatterND Expand Tile Pad Trilu Transpose Reshape"
+    " Concat Slice Split "
+    "Squeeze Unsqueeze Flatten DepthToSpace SpaceToDepth"
+)
 U8, S8 = {"dtype": "uint8", "low": 0, "high": 256}, {"dtype": "int8", "low": -128, "high": 128}
 
 
@@ -74,6 +78,8 @@ class SmallIntegerComparison:
         example(condition=tensor(2, dtype="bool"), X=tensor(2, **U8), Y=tensor(2, **U8)),
         example(data=tensor("n", 3, **U8), indices=np.array([2, 0]), axis=1, op_type="Gather"),
         example(input=tensor(2, 3, **U8), repeats=[2, 1], op_type="Tile"),
+        example(data=tensor(1, "h", 4, 3, **U8), perm=[0, 3, 1, 2], op_type="Transpose"),
+        example(input=tensor(2, 4, **U8), split=[1, 3], axis=1, op_type="Split", _outputs=2),
     ],
 )
 class SmallIntegerMovement:
@@ -83,11 +89,14 @@ class SmallIntegerMovement:
     """
 
     def applies(node):
-        return any(v is not None and v.known_dtype in (np.uint8, np.uint16, np.int16, np.uint32) for v in node.inputs)
+        beyond = (np.uint8, np.uint16, np.int16, np.uint32)
+        return any(v is not None and v.known_dtype in beyond and v.constant is None for v in node.inputs)
 
     def rewrite(op, node):
         wide = [v and (widened(op, v) if small(v) else v) for v in node.inputs]
-        return narrowed(op, op.call(node.op, *wide, **node.given), node.outputs[0].dtype)
+        made = op.call(node.op, *wide, **node.given, _outputs=len(node.outputs))
+        dtype = node.outputs[0].dtype
+        return tuple(op.Cast(v, to=dtype) for v in (made if isinstance(made, tuple) else (made,)))
 
 
 @rule(

@@ -12,10 +12,19 @@ def step(operator, states, shape, **attributes):
     """An example of one step of an optimizer."""
     names = ["x", "g", *states]
     given = ", ".join(f"{k} = {v}" for k, v in attributes.items())
-    inputs, outputs = ", ".join(f"float[{shape}] {n}" for n in names), ", ".join(f"float[{shape}] {n}2" for n in ["x", *states])
+    inputs, outputs = (
+        ", ".join(f"float[{shape}] {n}" for n in names),
+        ", ".join(f"float[{shape}] {n}2" for n in ["x", *states]),
+    )
     made = ", ".join(f"{n}2" for n in ["x", *states])
-    text = f"{HEAD}(float r, int64 t, {inputs}) => ({outputs}) {{ {made} = {DOMAIN}.{operator}<{given}>(r, t, {', '.join(names)}) }}"
-    return example(text=text, r=tensor(values=0.1), t=tensor(dtype="int64", values=2), h=tensor(*shape_of(shape), low=0.1, high=1.0))
+    body = f"{made} = {DOMAIN}.{operator}<{given}>(r, t, {', '.join(names)})"
+    text = f"{HEAD}(float r, int64 t, {inputs}) => ({outputs}) {{ {body} }}"
+    return example(
+        text=text,
+        r=tensor(values=0.1),
+        t=tensor(dtype="int64", values=2),
+        h=tensor(*shape_of(shape), low=0.1, high=1.0),
+    )
 
 
 def shape_of(shape):
