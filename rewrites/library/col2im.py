@@ -39,6 +39,7 @@ class Col2ImToConvTranspose:
 
     def check(node, image_shape):
         require(sizes_of(node, image_shape), _SIZES)
+        require(node.inputs[0].shape.is_static(1), "the number of channels must be static")
 
     def rewrite(op, node, input, image_shape, block_shape):
         block = [int(b) for b in block_shape.constant]
