@@ -97,7 +97,7 @@ def _multi_head(inputs: Any, heads: int, qkv: Any, proj: Any, mask: Any, mask_ty
     import torch
 
     weights, biases = qkv[0].chunk(3), qkv[1].chunk(3)
-    query, key, value = (_project(x, w, b, heads) for x, w, b in zip(inputs, weights, biases))
+    query, key, value = (_project(x, w, b, heads) for x, w, b in zip(inputs, weights, biases, strict=True))
     scores = _scores(query, key, None, False, None)
     if mask is not None:
         scores = scores.masked_fill(_blocked(mask, mask_type), float("-inf"))

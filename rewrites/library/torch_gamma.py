@@ -65,7 +65,7 @@ def mvlgamma(x, p):
 
 
 def _polygamma_positive(x: Any, n: int) -> Any:
-    """Up by eight by the recurrence, then the asymptotic series; `x` at least one half, the sign (-1)^(n+1) left out."""
+    """Up by eight by the recurrence, then the asymptotic series; `x` at least one half, no sign."""
     import torch
 
     z = x + 8

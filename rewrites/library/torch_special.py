@@ -113,7 +113,7 @@ def _ndtri_tail(z: Any) -> Any:
     ],
 )
 def special_ndtri(x):
-    """special_ndtri -> Log Sqrt and a series: of the square in the middle, of the root of the logarithm in the tails."""
+    """special_ndtri -> Log Sqrt and a series: of the square, or of the root of the logarithm in the tails."""
     import torch
 
     x = _float(x)
