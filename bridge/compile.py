@@ -15,7 +15,7 @@ from bridge.backends.base import Backend, BuildSettings, Profile
 from bridge.errors import BuildError, UnsupportedOperatorError
 from bridge.frontend.load import Loaded, _on, example_of, load
 from bridge.frontend.provenance import TAG
-from bridge.partition.alias import Memory
+from bridge.frontend.alias import Memory
 from bridge.partition.roles import Policy, Role, Roles
 from bridge.partition.segments import Cut, Segment, cut
 from bridge.partition.stitch import Call, stitch

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from bridge import torch_private as tp
+from bridge.frontend.alias import Memory
 from bridge.frontend.observe import Observations, TensorSeen
 
 
@@ -48,6 +49,10 @@ _CONTENT_SHAPES = {
     "aten::unique_consecutive", "aten::masked_select", "aten::bincount", "aten::repeat_interleave", "aten::one_hot",
     "aten::_pack_padded_sequence", "aten::_pad_packed_sequence", "aten::to_sparse", "aten::tensor_split",
     "aten::_ctc_loss", "aten::ctc_loss", "aten::histogram", "aten::histogramdd",
+}  # fmt: skip
+_RESHAPES_IN_PLACE = {
+    "aten::resize_", "aten::resize_as_", "aten::set_", "aten::squeeze_", "aten::unsqueeze_", "aten::t_", "aten::transpose_",
+    "aten::swapaxes_", "aten::swapdims_", "aten::as_strided_",
 }  # fmt: skip
 _PURE_NAMESPACES = ("aten", "prim", "torchvision", "quantized")
 
@@ -111,15 +116,17 @@ def reason(graph: tp.Graph, seen: Observations, inputs: list[Argument]) -> Facts
         facts.varies[value.debugName()] = argument.fact
         if argument.dims is not None:
             facts.dims[value.debugName()] = argument.dims
-    _Reasoner(facts).block(graph)
-    if any(argument.fact.shape is not Varies.NEVER for argument in inputs):
-        facts.dims.update(_propagated(graph, facts))
-        _Reasoner(facts).block(graph)
+    reasoner = _Reasoner(facts, graph)
+    reasoner.run()
+    facts.dims.update(_propagated(graph, facts))
+    reasoner.run()
     return facts
 
 
 def _propagated(graph: tp.Graph, facts: Facts) -> dict[str, tuple[int | None, ...]]:
     """The dimensions that PyTorch's own shape functions derive from those known."""
+    if not any(fact.shape is not Varies.NEVER for fact in facts.varies.values()):
+        return {}
     copied = graph.copy()
     names: list[tuple[str, tp.Value]] = []
     for original, copy in zip(tp.values(graph), tp.values(copied), strict=True):
@@ -132,8 +139,27 @@ def _propagated(graph: tp.Graph, facts: Facts) -> dict[str, tuple[int | None, ..
 
 
 class _Reasoner:
-    def __init__(self, facts: Facts) -> None:
-        self.facts = facts
+    def __init__(self, facts: Facts, graph: tp.Graph) -> None:
+        self.facts, self.graph, self.memory = facts, graph, Memory(graph)
+        self.written: dict[str, Fact] = {}
+        self.set_attributes = {node.s("name") for node in tp.walk(graph) if node.kind() == "prim::SetAttr"}
+        self.reshaped = {self.memory.place(next(iter(n.inputs()))) for n in tp.walk(graph) if n.kind() in _RESHAPES_IN_PLACE}
+
+    def run(self) -> None:
+        """Two rounds: what a list holds by the end of the first is what it may hold at any place in the second."""
+        for value in list(self.graph.inputs())[1:]:
+            self._set(value, self.facts.varies[value.debugName()])
+        self.block(self.graph)
+        self.written = self._contents()
+        self.block(self.graph)
+
+    def _contents(self) -> dict[str, Fact]:
+        """What tensors out of memory that is written to may be: as all that is ever put there."""
+        members: dict[str, list[tp.Value]] = {}
+        for value in tp.values(self.graph):
+            if value.type().kind() == "TensorType" and self.memory.holder_written(value):
+                members.setdefault(self.memory.place(value), []).append(value)
+        return {place: Fact() if self._alike(values) else Fact(kind=Varies.WITH_DATA) for place, values in members.items()}
 
     def block(self, block: tp.Graph | tp.Block) -> None:
         for node in block.nodes():
@@ -148,7 +174,16 @@ class _Reasoner:
         name = value.debugName()
         if name in self.facts.seen.values and not self.facts.seen.steady(name) and _is_tensor(value):
             fact = fact | Fact(kind=Varies.WITH_DATA)
-        self.facts.varies[name] = fact
+        self.facts.varies[name] = fact | self._by_writing(value)
+
+    def _by_writing(self, value: tp.Value) -> Fact:
+        """What writing to memory makes of the values in it: tensors keep their shapes, lists need not."""
+        place = self.memory.place(value)
+        if place in self.reshaped:
+            return _UNKNOWN
+        if self.memory.is_container(value) and self.memory.written(value):
+            return Fact(Varies.NEVER, Varies.WITH_DATA, Varies.WITH_DATA) | self.written.get(place, Fact(kind=Varies.WITH_DATA))
+        return Fact(content=Varies.WITH_DATA) if self.memory.written(value) else Fact()
 
     def _operator(self, node: tp.Node) -> None:
         fact = self._result(node)
@@ -158,7 +193,7 @@ class _Reasoner:
     def _result(self, node: tp.Node) -> Fact:
         kind = node.kind()
         if kind in ("prim::Constant", "prim::GetAttr"):
-            return Fact()
+            return _UNKNOWN if kind == "prim::GetAttr" and node.s("name") in self.set_attributes else Fact()
         inputs = [self.facts.of(value) for value in node.inputs()]
         together = Fact()
         for fact in inputs:
@@ -187,14 +222,24 @@ class _Reasoner:
 
     def _pure(self, node: tp.Node, together: Fact) -> Fact:
         """Shapes follow from shapes and from Python numbers; the content follows from everything."""
-        numbers = [self.facts.of(v).content for v in node.inputs() if not _is_tensor(v)]
+        numbers = [self.facts.of(v).content for v in _sizing(node)]
         shape = max([together.shape, *numbers])
+        if node.kind() == "aten::__getitem__" and self._unlike_items(node):
+            shape = Varies.WITH_DATA
         if node.kind() in _CONTENT_SHAPES or (node.kind() in ("aten::index", "aten::where") and self._by_mask(node)):
             shape = max(shape, together.content)
         kind = together.kind
         if node.kind() == "aten::squeeze" and len(list(node.inputs())) == 1:
             kind = max(kind, shape)
         return Fact(kind, shape, max(together.content, shape))
+
+    def _unlike_items(self, node: tp.Node) -> bool:
+        """Whether an index not known picks from a list of tensors that differ."""
+        listed, index = node.inputs()
+        if tp.is_constant(index) or not _is_tensor(listed):
+            return False
+        seen = self.facts.seen.values.get(listed.debugName(), [])
+        return len({(item.dtype, item.shape) for items in seen if items is not None for item in items}) > 1
 
     def _by_mask(self, node: tp.Node) -> bool:
         """Indexing by booleans, or where() with one argument: as many results as there are true elements."""
@@ -239,7 +284,8 @@ class _Reasoner:
         around = Fact(shape=self.facts.of(inputs[0]).content, content=max(self.facts.of(v).content for v in inputs[:2]))
         parameters = list(body.inputs())
         self._set(parameters[0], Fact(content=Varies.WITH_DATA))
-        carried = [self.facts.of(value) for value in inputs[2:]]
+        changing = [self._changing(*pair) for pair in zip(parameters[1:], list(body.outputs())[1:], strict=True)]
+        carried = [self.facts.of(value) | change for value, change in zip(inputs[2:], changing, strict=True)]
         for _ in range(4):
             for parameter, fact in zip(parameters[1:], carried, strict=True):
                 self._set(parameter, fact)
@@ -254,6 +300,30 @@ class _Reasoner:
             kind = Varies.NEVER if not _is_tensor(value) or self._alike([start, end]) else Varies.WITH_DATA
             varying = Fact(kind, max(fact.shape, around.content), Varies.WITH_DATA)
             self._set(value, fact | varying)
+
+
+    def _changing(self, parameter: tp.Value, result: tp.Value) -> Fact:
+        """What a loop changes of a value from one turn to the next: its content, and its shape if that was ever seen to change."""
+        if parameter.debugName() == result.debugName():
+            return Fact()
+        seen = [s for value in (parameter, result) for s in self.facts.seen.values.get(value.debugName(), ())]
+        shapes = {s.shape for s in seen if isinstance(s, TensorSeen)}
+        return Fact(shape=Varies.NEVER if len(shapes) == 1 else Varies.WITH_DATA, content=Varies.WITH_DATA)
+
+
+def _sizing(node: tp.Node) -> list[tp.Value]:
+    """The Python values among a node's arguments that may decide the shape of its result."""
+    schema = tp.schema(node)
+    if schema is None:
+        return [value for value in node.inputs() if not _is_tensor(value)]
+    numbers = node.kind() not in ("aten::arange", "aten::range")
+    return [
+        value for value, argument in zip(node.inputs(), schema.arguments, strict=False)
+        if not _is_tensor(value)
+        and not (numbers and argument.type.kind() == "NumberType")
+        and not (argument.name == "index" and node.kind() == "aten::select")
+        and not (argument.name == "idx" and node.kind() == "aten::__getitem__" and _is_tensor(node.output()))
+    ]  # fmt: skip
 
 
 def _is_tensor(value: tp.Value) -> bool:

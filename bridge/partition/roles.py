@@ -12,7 +12,7 @@ from bridge import torch_private as tp
 from bridge.frontend.facts import Varies
 from bridge.frontend.program import Program
 from bridge.frontend.provenance import TAG
-from bridge.partition.alias import Memory
+from bridge.frontend.alias import Memory
 
 ENGINE_DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.bool}
 MOST_DIMENSIONS = 8

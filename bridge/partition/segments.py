@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from bridge import torch_private as tp
 from bridge.frontend.provenance import TAG
-from bridge.partition.alias import Memory
+from bridge.frontend.alias import Memory
 from bridge.partition.roles import Role, Roles
 
 _EFFECTS = {"prim::RaiseException", "prim::SetAttr", "prim::Print", "aten::warn"}

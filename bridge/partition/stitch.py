@@ -20,9 +20,10 @@ def stitch(graph: tp.Graph, cuts: Sequence[Cut], roles: Roles, calls: Mapping[in
     """
     for cut in cuts:
         _reorder(cut)
+    replaced: dict[str, tp.Value] = {}
     for cut in cuts:
         for segment in cut.segments:
-            _replace(graph, segment, calls[id(segment)])
+            _replace(graph, segment, calls[id(segment)], replaced)
     for cut in cuts:
         _remove_unused(cut, roles)
     tp.remove_dead_code(graph)
@@ -49,12 +50,16 @@ def _reorder(cut: Cut) -> None:
             node.moveBefore(last)
 
 
-def _replace(graph: tp.Graph, segment: Segment, call: Call) -> None:
+def _replace(graph: tp.Graph, segment: Segment, call: Call, replaced: dict[str, tp.Value]) -> None:
+    """Puts a call behind a segment; ``replaced`` has the results of earlier calls by the names of the values that they replace."""
     last = segment.nodes[-1]
-    results = tp.insert_call(graph, "bridge::execute_engine", call.inputs, (call.plan, call.signature), len(segment.outputs), last)
-    for old, new in zip(segment.outputs, results, strict=True):
+    inputs = [replaced.get(value.debugName(), value) for value in call.inputs]
+    names = [value.debugName() for value in segment.outputs]
+    results = tp.insert_call(graph, "bridge::execute_engine", inputs, (call.plan, call.signature), len(segment.outputs), last)
+    for name, old, new in zip(names, segment.outputs, results, strict=True):
         new.setType(old.type())
         old.replaceAllUsesWith(new)
+        replaced[name] = new
 
 
 def _remove_unused(cut: Cut, roles: Roles) -> None:

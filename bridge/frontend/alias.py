@@ -32,6 +32,17 @@ class Memory:
         root = self._find(self._key(value))
         return root in (self._containers_written | self._written if _is_container(value) else self._written)
 
+    def place(self, value: tp.Value) -> str:
+        """A name of the memory that a value may be in: equal for values that may share it."""
+        return self._find(self._key(value))
+
+    def holder_written(self, value: tp.Value) -> bool:
+        """Whether a list or dict that may hold the value is written to."""
+        return self.place(value) in self._containers_written
+
+    def is_container(self, value: tp.Value) -> bool:
+        return _is_container(value)
+
     def shared(self, first: tp.Value, second: tp.Value) -> bool:
         return self._find(self._key(first)) == self._find(self._key(second))
 

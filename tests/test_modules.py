@@ -1,0 +1,104 @@
+"""Any module that PyTorch runs, runs after compilation with the same results: one call after another, saved and loaded."""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+import bridge
+from bridge.runtime.calls import engine_calls
+
+from tests.modules import CASES, Case
+
+warnings.filterwarnings("ignore", message=".*deprecated.*")
+
+
+def original(case: Case) -> torch.jit.ScriptModule:
+    torch.manual_seed(3)
+    module = case.make()
+    if case.name != "InTraining":
+        module.eval()
+    if case.trace:
+        return torch.jit.trace(module, copy.deepcopy(case.calls[0]), strict=False, check_trace=False)
+    return torch.jit.script(module)
+
+
+def spec_of(case: Case) -> list[Any]:
+    if case.spec is not None:
+        return list(case.spec)
+    return [_merged([call[i] for call in case.calls]) for i in range(len(case.calls[0]))]
+
+
+def _merged(values: list[Any]) -> Any:
+    """One argument: tensors whose sizes differ between calls become dynamic inputs."""
+    first = values[0]
+    if isinstance(first, torch.Tensor):
+        shapes = [tuple(v.shape) for v in values]
+        if len(set(shapes)) == 1:
+            return first
+        low, high = (tuple(map(pick, *shapes)) for pick in (min, max))
+        return bridge.Input(min_shape=low, opt_shape=shapes[0], max_shape=high, example=first)
+    if isinstance(first, dict):
+        return {key: _merged([v[key] for v in values]) for key in first}
+    if isinstance(first, (list, tuple)):
+        return type(first)(_merged([v[i] for v in values]) for i in range(len(first)))
+    return first
+
+
+def results(module: torch.nn.Module, case: Case) -> list[Any]:
+    """What each call gives and leaves in its arguments, twice over: state goes on from call to call."""
+    outcomes = []
+    for call in [*case.calls, *case.calls]:
+        arguments = copy.deepcopy(call)
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(11)
+            outcomes.append((module(*arguments), arguments))
+    return outcomes
+
+
+def assert_same(found: Any, expected: Any, tolerance: float) -> None:
+    left, right = pytree.tree_flatten(found), pytree.tree_flatten(expected)
+    assert len(left[0]) == len(right[0])
+    for a, b in zip(left[0], right[0], strict=True):
+        if isinstance(b, torch.Tensor):
+            torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
+        else:
+            assert type(a) is type(b)
+            assert a == b
+
+
+def in_float(case: Case) -> Case:
+    """The case as eager runs it: half inputs stand for the module's own dtype."""
+    if "precision" not in case.settings:
+        return case
+    calls = pytree.tree_map(lambda v: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v, list(case.calls))
+    return Case(case.name, case.make, calls, case.engines, case.trace, case.settings, case.spec, case.tolerance)
+
+
+def outputs_of(outcomes: list[Any], case: Case) -> list[Any]:
+    return [result for result, _ in outcomes] if "precision" in case.settings else outcomes
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_results(case: Case) -> None:
+    module = original(case)
+    before = copy.deepcopy(module.state_dict())
+    compiled = bridge.compile(module, spec_of(case), backend="onnxruntime", **case.settings)
+    assert_same(module.state_dict(), before, 0)
+    file = io.BytesIO()
+    torch.jit.save(compiled, file)
+    copied = copy.deepcopy(compiled)
+    expected = outputs_of(results(original(case).eval(), in_float(case)), case)
+    assert_same(outputs_of(results(compiled, case), case), expected, case.tolerance)
+    assert_same(module.state_dict(), before, 0)
+    assert_same(outputs_of(results(copied, case), case), expected, case.tolerance)
+    file.seek(0)
+    assert_same(outputs_of(results(torch.jit.load(file), case), case), expected, case.tolerance)
+    least, most = case.engines
+    assert least <= len(engine_calls(compiled)) <= most
