@@ -35,6 +35,9 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
     if kind in ("aten::avg_pool2d", "aten::avg_pool3d"):
         divisor = list(node.inputs())[6]  # is ignored
         return not (tp.is_constant(divisor) and tp.constant_value(divisor) is None)
+    if kind in ("aten::any", "aten::all"):
+        given = facts.known_kind(next(iter(node.inputs())))  # numbers are rounded to integers and added up
+        return given is None or given.dtype is not torch.bool
     if kind in _ON_INTEGERS:
         return _integers(node, facts)
     return kind in _ALWAYS

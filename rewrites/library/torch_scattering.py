@@ -44,7 +44,11 @@ def index_add(x, dim, index, source, *, alpha=1):
         return x + alpha * source.reshape(-1).sum()
     dim = dim % x.dim()
     moved, added = x.movedim(dim, 0), source.movedim(dim, 0)
-    made = _add_rows(moved.flatten(1) if x.dim() > 1 else moved.unsqueeze(-1), index.reshape(-1), (alpha * added).reshape(index.numel(), -1))
+    made = _add_rows(
+        moved.flatten(1) if x.dim() > 1 else moved.unsqueeze(-1),
+        index.reshape(-1),
+        (alpha * added).reshape(index.numel(), -1),
+    )
     return made.reshape(moved.shape).movedim(0, dim)
 
 
@@ -64,14 +68,19 @@ def _whole_places(x: Any, indices: Any) -> Any:
     "aten::index_put",
     examples=[
         example(self=(4, 3), indices=[_INDEX], values=(3, 3), accumulate=True),
-        example(self=("n", 4), indices=[tensor(3, values=[1, 0, 1], dtype="int64"), _INDEX], values=(3,), accumulate=True),
+        example(
+            self=("n", 4), indices=[tensor(3, values=[1, 0, 1], dtype="int64"), _INDEX], values=(3,), accumulate=True
+        ),
     ],
     refuses=[example(self=(4, 3), indices=[_INDEX], values=(3, 3), because="accumulate")],
 )
 def index_put(x, indices, values, accumulate=False):
     """index_put -> Equal MatMul Add: what goes to the same place is added up."""
     require(accumulate, "only with accumulate=True; the others are for ScatterND")
-    require(all(i is not None and str(i.dtype) in ("torch.int64", "torch.int32") for i in indices), "a tensor of places for each leading axis")
+    require(
+        all(i is not None and str(i.dtype) in ("torch.int64", "torch.int32") for i in indices),
+        "a tensor of places for each leading axis",
+    )
     count, places = len(indices), _whole_places(x, indices)
     rest = x.shape[count:]
     rows = x.reshape(-1, *rest).flatten(1) if rest else x.reshape(-1, 1)
@@ -133,11 +142,27 @@ def _reduction(name: str) -> str:
         example(self=("n", 4), dim=1, index=_INDEX, source=("n", 3), reduce="amax", include_self=False),
         example(self=("n", 4, 2), dim=-2, index=_INDEX, source=("n", 3, 2), reduce="mean"),
     ],
-    refuses=[example(self=tensor(4, 3, dtype="int64"), dim=0, index=_INDEX, source=tensor(3, 3, dtype="int64"), reduce="amin", because="floating")],
+    refuses=[
+        example(
+            self=tensor(4, 3, dtype="int64"),
+            dim=0,
+            index=_INDEX,
+            source=tensor(3, 3, dtype="int64"),
+            reduce="amin",
+            because="floating",
+        )
+    ],
 )
 def index_reduce(x, dim, index, source, reduce, *, include_self=True):
     """index_reduce -> Equal Where ReduceProd, ReduceMax, ReduceMin or ReduceSum."""
-    require(x.is_floating_point() and x.dim() > 0, "floating-point vectors and more")
+    require(x.is_floating_point(), "floating-point numbers only")
+    if x.dim() == 0:
+        index, source = index.reshape(-1), source.reshape(-1)
+        return _index_reduce(x.reshape(1), 0, index, source, reduce, include_self).reshape(())
+    return _index_reduce(x, dim, index, source, reduce, include_self)
+
+
+def _index_reduce(x: Any, dim: int, index: Any, source: Any, reduce: str, include_self: bool) -> Any:
     dim = dim % x.dim()
     moved, added = x.movedim(dim, 0), source.movedim(dim, 0)
     rows = moved.flatten(1) if x.dim() > 1 else moved.unsqueeze(-1)
@@ -150,8 +175,17 @@ def index_reduce(x, dim, index, source, reduce, *, include_self=True):
     "aten::scatter_reduce",
     examples=[
         example(self=(3, 4), dim=1, index=tensor(3, 5, dtype="int64", high=4), src=(3, 5), reduce="sum"),
-        example(self=("n", 4), dim=1, index=tensor("n", 5, dtype="int64", high=4), src=("n", 5), reduce="amax", include_self=False),
-        example(self=(3, 4), dim=0, index=tensor(2, 4, dtype="int64", high=3), src=(2, 4), reduce="mean", include_self=False),
+        example(
+            self=("n", 4),
+            dim=1,
+            index=tensor("n", 5, dtype="int64", high=4),
+            src=("n", 5),
+            reduce="amax",
+            include_self=False,
+        ),
+        example(
+            self=(3, 4), dim=0, index=tensor(2, 4, dtype="int64", high=3), src=(2, 4), reduce="mean", include_self=False
+        ),
     ],
 )
 def scatter_reduce(x, dim, index, src, reduce, *, include_self=True):
