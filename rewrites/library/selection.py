@@ -59,7 +59,8 @@ class CompressToGather:
     def rewrite(op, node, input, condition, axis):
         data, along = (op.Reshape(input, [-1]), 0) if axis is None else (input, axis)
         if condition.constant is not None:
-            return op.Gather(data, np.flatnonzero(condition.constant), axis=along)
+            chosen, size = np.flatnonzero(condition.constant), data.shape[along]
+            return op.Gather(data, chosen[chosen < size] if type(size) is int else chosen, axis=along)
         return op.Gather(data, first_true(op, condition, known_count(node, axis=along)), axis=along)
 
 
