@@ -56,7 +56,9 @@ def _vary(draw: DrawFn, example: Example) -> Example:
         size = draw(st.just(dim) | st.integers(1, max(dim, _LARGEST)))
         changed[dim] = draw(st.sampled_from([size, size, f"size{dim}"]))
     names = [d for d in dims if isinstance(d, str)] + [d for d in changed.values() if isinstance(d, str)]
-    sizes = {name: draw(st.integers(1, _LARGEST)) for name in sorted(names)}
+    arrays = [len(v) for v in example.arguments.values() if isinstance(v, np.ndarray) and v.ndim]
+    least = min(max([1, *arrays]), _LARGEST)  # constant indices and conditions stay within what they choose from
+    sizes = {name: draw(st.integers(least, _LARGEST)) for name in sorted(names)}
     arguments = {name: _varied(draw, name, value, changed) for name, value in example.arguments.items()}
     return replace(example, arguments=arguments, sizes={**example.sizes, **sizes} if draw(st.booleans()) else sizes)
 
