@@ -65,7 +65,10 @@ def copysign(a, b):
 
 @lowering(
     "aten::hypot",
-    examples=[example(self=("n", 3), other=(3,)), example(self=tensor(2, values=[3e30, 0.0]), other=tensor(2, values=[4e30, 0.0]))],
+    examples=[
+        example(self=("n", 3), other=(3,)),
+        example(self=tensor(2, values=[3e30, 0.0]), other=tensor(2, values=[4e30, 0.0])),
+    ],
 )
 def hypot(a, b):
     """hypot -> Div Sqrt Mul: the greater one is taken out, so that squares do not overflow."""

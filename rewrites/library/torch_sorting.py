@@ -156,4 +156,8 @@ def mode(x, dim=-1, keepdim=False):
     values = torch.where(most, last, high).amin(-1, keepdim=True)
     places = torch.arange(last.shape[-1]).expand_as(last)
     indices = torch.where(last == values, places, torch.zeros_like(places)).amax(-1, keepdim=True)
-    return (values.movedim(x.dim() - 1, dim), indices.movedim(x.dim() - 1, dim)) if keepdim else (values.squeeze(-1), indices.squeeze(-1))
+    return (
+        (values.movedim(x.dim() - 1, dim), indices.movedim(x.dim() - 1, dim))
+        if keepdim
+        else (values.squeeze(-1), indices.squeeze(-1))
+    )
