@@ -12,7 +12,7 @@ from rewrites.errors import RewriteError
 from rewrites.schemas import attribute_defaults, schema_of
 from rewrites.targets import Target
 
-_OLDEST_RELABELLED = 20
+_OLDEST_RELABELLED, _BATCHLESS_SCAN = 20, 9
 _REDEFINED = frozenset(["GroupNormalization"])  # 21: scale and bias of each channel, no longer of each group
 
 
@@ -44,6 +44,11 @@ def to_opset(model: onnx.ModelProto, target: Target, notes: list[str]) -> onnx.M
         if all(schema_of(n.op_type, "", wanted) is None for n in changed):
             notes.extend(f"{n.op_type} is newer than opset {wanted}: a rule must replace it" for n in changed)
             return _relabelled(model, wanted)
+    if current < _BATCHLESS_SCAN <= wanted and any(n.op_type == "Scan" for n in model.graph.node):
+        raise RewriteError(
+            "Scan of opset 8 has a batch axis that later ones lack, and ONNX's converter drops it silently",
+            hint=f"export the model at opset {wanted}",
+        )
     try:
         return version_converter.convert_version(model, wanted)
     except (RuntimeError, ValueError) as error:

@@ -76,3 +76,14 @@ def test_what_cannot_be_converted_says_from_what_to_what() -> None:
 def test_a_model_the_target_reads_is_left_as_it_is() -> None:
     model = model_of("g (float[2] x) => (float[2] y) { y = Relu(x) }", 18)
     assert opset_of(lowered(model)) == 18
+
+
+def test_the_scan_of_opset_8_is_refused_since_the_converter_drops_its_batch_axis() -> None:
+    body = "b (float[2] s, float[2] e) => (float[2] t, float[2] o) { t = Add(s, e) o = Identity(t) }"
+    scan = f"y, z = Scan<num_scan_inputs=1, body = {body}>(, i, x)"
+    head = (
+        '< ir_version: 8, opset_import: [ "" : 8 ] > g (float[1,2] i, float[1,3,2] x) => (float[1,2] y, float[1,3,2] z)'
+    )
+    model = onnx.parser.parse_model(f"{head} {{ {scan} }}")
+    with pytest.raises(rewrites.RewriteError, match="batch axis"):
+        rewrites.rewrite(model, target="tensorrt_rtx")
