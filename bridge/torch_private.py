@@ -372,6 +372,14 @@ def insert_call(
     return list(unpack.outputs())
 
 
+def insert_list(graph: Graph, tensors: Sequence[Value], before: Node) -> Value:
+    """A list of tensors, made before ``before``."""
+    listed = graph.create("prim::ListConstruct", list(tensors), 1)
+    listed.output().setType(_C.ListType(_C.TensorType.get()))
+    listed.insertBefore(before)
+    return listed.output()
+
+
 def insert_check(graph: Graph, test: str, value: Value, wanted: Any, message: str) -> None:
     """Raises ``message`` at the start of the graph when ``test(value, wanted)`` is true."""
     first = next(iter(graph.nodes()), graph.return_node())

@@ -6,7 +6,7 @@ rank), its shape and its content. What varies with nothing may be folded into th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
@@ -69,6 +69,10 @@ class Facts:
         return self.varies.get(value.debugName(), _UNKNOWN)
 
     def tensor(self, value: tp.Value) -> TensorSeen | None:
+        """The tensor as first seen; a constant as it is."""
+        held = tp.constant_value(value) if tp.is_constant(value) else None
+        if isinstance(held, torch.Tensor):
+            return TensorSeen(held.dtype, tuple(held.shape), held.device)
         return self.seen.tensor(value.debugName())
 
     def known_kind(self, value: tp.Value) -> TensorSeen | None:
@@ -142,6 +146,7 @@ class _Reasoner:
     def __init__(self, facts: Facts, graph: tp.Graph) -> None:
         self.facts, self.graph, self.memory = facts, graph, Memory(graph)
         self.written: dict[str, Fact] = {}
+        self.nothing = {n.output().debugName() for n in tp.walk(graph) if n.kind() == "prim::Uninitialized"}
         self.set_attributes = {node.s("name") for node in tp.walk(graph) if node.kind() == "prim::SetAttr"}
         self.reshaped = {self.memory.place(next(iter(n.inputs()))) for n in tp.walk(graph) if n.kind() in _RESHAPES_IN_PLACE}
 
@@ -174,6 +179,8 @@ class _Reasoner:
         name = value.debugName()
         if name in self.facts.seen.values and not self.facts.seen.steady(name) and _is_tensor(value):
             fact = fact | Fact(kind=Varies.WITH_DATA)
+        if fact.kind is Varies.NEVER and None not in self.facts.dims.get(name, (None,)):
+            fact = replace(fact, shape=Varies.NEVER)
         self.facts.varies[name] = fact | self._by_writing(value)
 
     def _by_writing(self, value: tp.Value) -> Fact:
@@ -259,8 +266,11 @@ class _Reasoner:
             branches = [branches[taken]]
         for position, value in enumerate(node.outputs()):
             sides = [list(block.outputs())[position] for block in branches]
+            if all(side.debugName() in self.nothing for side in sides):
+                self.nothing.add(value.debugName())
+            sides = [side for side in sides if side.debugName() not in self.nothing] or sides
             fact = self.facts.of(sides[0]) | self.facts.of(sides[-1])
-            fact = fact | Fact(shape=condition.content, content=condition.content)
+            fact = fact | Fact(shape=condition.content if len(sides) > 1 else Varies.NEVER, content=condition.content)
             if condition.content is not Varies.NEVER and not self._alike(sides):
                 fact = fact | Fact(kind=Varies.WITH_DATA)
             self._set(value, fact)
@@ -287,7 +297,8 @@ class _Reasoner:
         changing = [self._changing(*pair) for pair in zip(parameters[1:], list(body.outputs())[1:], strict=True)]
         carried = [self.facts.of(value) | change for value, change in zip(inputs[2:], changing, strict=True)]
         for _ in range(4):
-            for parameter, fact in zip(parameters[1:], carried, strict=True):
+            for parameter, fact, *ends in zip(parameters[1:], carried, inputs[2:], list(body.outputs())[1:], strict=True):
+                self._keep_dims(parameter, *ends)
                 self._set(parameter, fact)
             self.block(body)
             results = [self.facts.of(value) for value in body.outputs()]
@@ -301,6 +312,14 @@ class _Reasoner:
             varying = Fact(kind, max(fact.shape, around.content), Varies.WITH_DATA)
             self._set(value, fact | varying)
 
+
+    def _keep_dims(self, parameter: tp.Value, start: tp.Value, result: tp.Value) -> None:
+        """The dimensions of a loop's value that no turn was ever seen to change."""
+        begun = self.facts.sizes(start)
+        seen = [s for value in (parameter, result) for s in self.facts.seen.values.get(value.debugName(), ()) if isinstance(s, TensorSeen)]
+        if begun is not None and seen and all(s.rank == len(begun) for s in seen):
+            kept = tuple(size if all(s.shape[axis] == size for s in seen) else None for axis, size in enumerate(begun))
+            self.facts.dims[parameter.debugName()] = kept
 
     def _changing(self, parameter: tp.Value, result: tp.Value) -> Fact:
         """What a loop changes of a value from one turn to the next: its content, and its shape if that was ever seen to change."""

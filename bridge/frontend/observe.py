@@ -75,7 +75,8 @@ def _describe(value: Any) -> Any:
 
 
 def _observer(value: Any, index: int) -> None:
-    _note(index, _describe(value))
+    if not (isinstance(value, torch.Tensor) and value.is_meta):
+        _note(index, _describe(value))
 
 
 for _kind, _type in _ARGUMENT.items():
@@ -93,6 +94,7 @@ def observe(module: torch.jit.ScriptModule, method: str, examples: Sequence[tupl
     graph = tp.graph_of(observed, method)
     pairs = zip(tp.values(graph), tp.values(tp.graph_of(module, method)), strict=True)
     renamed = {copied.debugName(): original.debugName() for copied, original in pairs}
+    _fill_uninitialized(graph)
     names = [renamed[name] for name in _instrument(graph)]
     with _LOCK:
         _seen[:] = [[] for _ in names]
@@ -147,6 +149,16 @@ def _instrument(graph: tp.Graph) -> list[str]:
                 if observer is not None:
                     observer.insertAfter(node)
     return names
+
+
+def _fill_uninitialized(graph: tp.Graph) -> None:
+    """Gives values that a branch leaves uninitialized one that can be looked at; of tensors, one that is known as none."""
+    fillers = {"Tensor": torch.empty((), device="meta"), "int": 0, "bool": False, "float": 0.0}
+    for node in list(tp.walk(graph)):
+        filler = fillers.get(str(node.output().type().annotation_str)) if node.kind() == "prim::Uninitialized" else None
+        if filler is not None:
+            node.output().replaceAllUsesWith(tp.constant(graph, filler, node))
+            node.destroy()
 
 
 def _maybe_absent(graph: tp.Graph) -> set[str]:

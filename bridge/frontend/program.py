@@ -95,8 +95,21 @@ def prepare(
         if not facts_.fold(graph, facts, device):
             break
         tp.simplify(graph)
+    _spread_constants(graph, facts)
     _retag(frozen, graph, table)
     return Program(frozen, method, table, facts, example, device)
+
+
+def _spread_constants(graph: tp.Graph, facts: Facts) -> None:
+    """Makes constant lists of tensors lists of constant tensors: no exporter knows the former."""
+    for node in list(tp.walk(graph)):
+        if node.kind() != "prim::Constant" or str(node.output().type().annotation_str) != "List[Tensor]":
+            continue
+        parts = [tp.constant(graph, tensor, node) for tensor in tp.constant_value(node.output())]
+        made = tp.insert_list(graph, parts, node)
+        for value in (*parts, made):
+            facts.varies[value.debugName()] = facts_.Fact()
+        node.output().replaceAllUsesWith(made)
 
 
 def _freeze(module: torch.jit.ScriptModule, method: str) -> tuple[torch.jit.ScriptModule, Provenance]:
