@@ -25,15 +25,19 @@ if TYPE_CHECKING:
         SpecError,
         UnsupportedOperatorError,
     )
-    from bridge.report import inspect
+    from bridge.interface import convert_method_to_trt_engine, to_onnx
+    from bridge.runtime.inspection import inspect
     from bridge.runtime.module import as_module, configure, embed_engine_in_new_module
     from bridge.spec import CompileSpec, Constant, Device, Input
+    from bridge.support import check_method_op_support, dryrun
 
 _ERRORS = ("BridgeError", "BuildError", "EngineError", "ExportError", "SpecError", "UnsupportedOperatorError")
 _HOMES = {
     "compile": "bridge.compile",
     **dict.fromkeys(("CompileSpec", "Constant", "Device", "Input"), "bridge.spec"),
-    "inspect": "bridge.report",
+    "inspect": "bridge.runtime.inspection",
+    **dict.fromkeys(("convert_method_to_trt_engine", "to_onnx"), "bridge.interface"),
+    **dict.fromkeys(("check_method_op_support", "dryrun"), "bridge.support"),
     **dict.fromkeys(("as_module", "configure", "embed_engine_in_new_module"), "bridge.runtime.module"),
     **dict.fromkeys(_ERRORS, "bridge.errors"),
 }
@@ -51,11 +55,15 @@ __all__ = [
     "UnsupportedOperatorError",
     "__version__",
     "as_module",
+    "check_method_op_support",
     "compile",
     "configure",
+    "convert_method_to_trt_engine",
+    "dryrun",
     "embed_engine_in_new_module",
     "inspect",
     "logging",
+    "to_onnx",
 ]
 
 

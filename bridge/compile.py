@@ -12,7 +12,7 @@ import torch
 from bridge import backends
 from bridge import torch_private as tp
 from bridge.backends.base import Backend, BuildSettings, Profile
-from bridge.errors import BuildError, UnsupportedOperatorError
+from bridge.errors import BuildError
 from bridge.frontend.load import Loaded, _on, example_of, load
 from bridge.frontend.provenance import TAG
 from bridge.frontend.alias import Memory
@@ -22,6 +22,7 @@ from bridge.partition.stitch import Call, stitch
 from bridge.runtime.plan import Plan
 from bridge.spec import CompileSpec
 from bridge.translate import Translation, Translator, signature_of
+from bridge.unsupported import error_of, unsupported
 
 _LOG = logging.getLogger("bridge.compile")
 _ROUNDS = 12
@@ -131,14 +132,9 @@ def _parser(spec: CompileSpec) -> Backend | None:
 def _require_full(partition: Partition, loaded: Loaded, new: dict[int, str]) -> None:
     if not loaded.spec.require_full_compilation:
         return
-    table = loaded.program.provenance
-    kept = {**{i: r for i, r in partition.refused.items() if "::" in table[i].operator and not table[i].operator.startswith("prim::")}, **new}
+    kept = unsupported(loaded.program, {**partition.refused, **new})
     if kept:
-        lines = [f"{table[i]}: {reason}" for i, reason in sorted(kept.items())]
-        raise UnsupportedOperatorError(
-            f"{len(kept)} operator(s) cannot be in an engine", where=str(table[min(kept)]), why="\n    ".join(lines),
-            hint="leave require_full_compilation out, or write a rule: bridge rules new NAME",
-        )  # fmt: skip
+        raise error_of(kept, "leave require_full_compilation out, so that PyTorch runs it; or write a rule")
 
 
 class _Builder:

@@ -166,6 +166,11 @@ def schema(node: Node) -> _C.FunctionSchema | None:
     return None if text == "(no schema)" else _parsed(text)
 
 
+def arguments_of(schema: str) -> list[Any]:
+    """The arguments in the text of an operator's schema."""
+    return list(_parsed(schema).arguments)
+
+
 @functools.lru_cache(maxsize=4096)
 def _parsed(text: str) -> _C.FunctionSchema:
     return _C.parse_schema(text)
@@ -175,11 +180,11 @@ def alias_db(graph: Graph) -> Any:
     return graph.alias_db()
 
 
-def tensor_type(dtype: torch.dtype, sizes: Sequence[int | None]) -> _C.Type:
+def tensor_type(dtype: torch.dtype, sizes: Sequence[int | None]) -> _C.JitType:
     return _C.TensorType.get().with_dtype(dtype).with_sizes(list(sizes))
 
 
-def int_type() -> _C.Type:
+def int_type() -> _C.JitType:
     return _C.IntType.get()
 
 
@@ -187,7 +192,7 @@ def new_graph() -> Graph:
     return _C.Graph()
 
 
-def function_of(name: str, graph: Graph) -> torch.jit.ScriptFunction:
+def function_of(name: str, graph: Graph) -> torch.jit.ScriptFunction[Any, Any]:
     """A callable function that runs ``graph``."""
     return _C._create_function_from_graph(name, graph)
 

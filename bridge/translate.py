@@ -12,7 +12,7 @@ import torch
 
 import rewrites
 from bridge import torch_private as tp
-from bridge.backends.base import Backend, Profile, Refusal
+from bridge.backends.base import Backend, Refusal
 from bridge.export import export
 from bridge.export.export import ExporterCrash, onnx_identifier
 from bridge.export.function import Function, function_of
@@ -67,6 +67,24 @@ class Translator:
             self._cast(exported.graph)
             refused = self._unbuildable(exported.graph, segment)
         return Translation(exported.graph, function, inputs, outputs, refused, rewriting)
+
+    def translate_whole(self, function: Function, results: list[tp.Value], *, rewrite: bool) -> Translation:
+        """A whole method's ONNX graph: as exported, or rewritten and typed for the target.
+
+        Raises:
+            ExporterCrash: the exporter failed outside any one operator.
+        """
+        segment = Segment([], list(function.inputs), results)
+        inputs, outputs = self._input_names(function), self._output_names(segment)
+        exported = export(function, self.program, inputs, outputs, self._symbols(function, inputs))
+        self._restore_outputs(exported.graph, segment)
+        translation = Translation(exported.graph, function, inputs, outputs)
+        if rewrite:
+            translation.rewriting = self._rewrite(exported.graph)
+            translation.refused = self._left_over(exported.graph, exported.reasons, translation.rewriting)
+            if not translation.refused:
+                self._cast(exported.graph)
+        return translation
 
     def _input_names(self, function: Function) -> list[str]:
         names = []
@@ -194,7 +212,8 @@ def signature_of(translation: Translation, translator: Translator, segment: Segm
     """
     assert translation.function is not None and translation.graph is not None
     halves = translator.spec.precision in _HALVES
-    inputs, symbols = [], {}
+    inputs: list[InputSignature] = []
+    symbols: dict[str, str] = {}
     for position, (value, name) in enumerate(zip(translation.function.inputs, translation.input_names, strict=True)):
         leaf, seen = translator.leaf_of.get(value.debugName()), translator.program.facts.tensor(value)
         assert seen is not None
@@ -226,4 +245,3 @@ def refusal_text(refusal: Refusal) -> str:
     return f"{refusal.op_type}: {refusal.reason}"
 
 
-__all__ = ["Profile", "Translation", "Translator", "signature_of", "target_of", "tp"]

@@ -129,11 +129,16 @@ def _hoist(scope: onnx.GraphProto, main: onnx.GraphProto) -> None:
 
 def attach_weights(model: onnx.ModelProto, weights: dict[str, Array]) -> bytes:
     """The whole model in one message, at most 2 GB; the weights are copied."""
+    return bytes(with_weights(model, weights).SerializeToString())
+
+
+def with_weights(model: onnx.ModelProto, weights: dict[str, Array]) -> onnx.ModelProto:
+    """The model with copies of its weights inside."""
     for tensor in _references(model):
         del tensor.external_data[:]
         tensor.ClearField("data_location")
         tensor.raw_data = weights[tensor.name].tobytes()
-    return bytes(model.SerializeToString())
+    return model
 
 
 def save_model(model: onnx.ModelProto, weights: dict[str, Array], folder: Path) -> Path:
