@@ -11,7 +11,7 @@ import torch
 
 from bridge import backends
 from bridge import torch_private as tp
-from bridge.backends.base import Backend, BuildSettings, Profile
+from bridge.backends.base import Backend, BuildSettings
 from bridge.errors import BuildError
 from bridge.frontend.load import Loaded, _on, example_of, load
 from bridge.frontend.provenance import TAG
@@ -19,7 +19,7 @@ from bridge.frontend.alias import Memory
 from bridge.partition.roles import Policy, Role, Roles
 from bridge.partition.segments import Cut, Segment, cut
 from bridge.partition.stitch import Call, stitch
-from bridge.runtime.plan import Plan
+from bridge.runtime.plan import Plan, Profile
 from bridge.spec import CompileSpec
 from bridge.translate import Translation, Translator, signature_of
 from bridge.unsupported import error_of, unsupported
@@ -169,13 +169,15 @@ class _Builder:
         if id(translation) in self.plans:
             return None
         profile: Profile = {name: (low, usual, high) for name, (low, usual, high) in shapes.items()}
+        settings = _settings(self.spec, self.loaded.program.device)
         try:
-            self.plans[id(translation)] = self.backend.build(translation.graph, [profile], _settings(self.spec, self.loaded.program.device), self.spec.progress)  # type: ignore[arg-type]
+            plan = self.backend.build(translation.graph, [profile], settings, self.spec.progress)
         except BuildError as error:
             if self.spec.require_full_compilation:
                 raise
             _LOG.warning("a segment stays in PyTorch: %s", error)
             return f"{self.backend.name} did not build it: {error.what}"
+        self.plans[id(translation)] = plan
         return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeGuard
 
@@ -186,6 +186,11 @@ def tensor_type(dtype: torch.dtype, sizes: Sequence[int | None]) -> _C.JitType:
 
 def int_type() -> _C.JitType:
     return _C.IntType.get()
+
+
+def copy_into(graph: Graph, node: Node, copies: Mapping[str, Value]) -> Node:
+    """A copy of ``node`` (and its blocks) that reads ``copies``, by the names of the originals; not yet placed."""
+    return graph.createClone(node, lambda value: copies[value.debugName()])
 
 
 def new_graph() -> Graph:

@@ -116,7 +116,7 @@ class _Builder:
         for value in node.inputs():
             if value.debugName() not in self.copies:
                 self._copy(value.node())
-        copy = self.function.graph.createClone(node, lambda value: self.copies[value.debugName()])
+        copy = tp.copy_into(self.function.graph, node, self.copies)
         self.function.graph.appendNode(copy)
         self.function.nodes[node.i(TAG)] = node
         for value, copied in zip(node.outputs(), copy.outputs(), strict=True):

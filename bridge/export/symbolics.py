@@ -51,7 +51,7 @@ class Symbolics:
             for new in new_nodes:
                 if not new.hasAttribute(TAG):
                     new.i_(TAG, identity)
-            if known:
+            if known and original is not None:
                 self._give_types(result, original)
         return result
 

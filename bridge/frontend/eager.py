@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
-from bridge.errors import BridgeError, ExportError, SpecError
+from bridge.errors import ExportError, SpecError
 from bridge.spec import CompileSpec
 
 if TYPE_CHECKING:
     from bridge.frontend.load import Adapt
+
+    Found = tuple[torch.jit.ScriptModule, CompileSpec, Adapt]
 
 _LOG = logging.getLogger("bridge.frontend")
 
@@ -32,7 +34,7 @@ def _evaluating(module: torch.nn.Module) -> Iterator[None]:
             child.training = mode
 
 
-def from_eager(module: torch.nn.Module, spec: CompileSpec, method: str) -> tuple[torch.jit.ScriptModule, CompileSpec, Adapt]:
+def from_eager(module: torch.nn.Module, spec: CompileSpec, method: str) -> Found:
     """A ScriptModule with the module's results on the spec's example, and how to dress it as the module again.
 
     Raises:
@@ -81,7 +83,7 @@ def _try_script(module: torch.nn.Module, method: str, args: Any, kwargs: Any, ex
     return scripted
 
 
-def _try_export(module: torch.nn.Module, spec: CompileSpec, args: Any, kwargs: Any, expected: Any, failures: list[str]) -> Any:
+def _try_export(module: torch.nn.Module, spec: CompileSpec, args: Any, kwargs: Any, expected: Any, failures: list[str]) -> Found | None:
     from bridge.frontend import exported
 
     try:
@@ -97,16 +99,20 @@ def _try_export(module: torch.nn.Module, spec: CompileSpec, args: Any, kwargs: A
     return scripted, bound, adapt
 
 
-def _trace(module: torch.nn.Module, method: str, spec: CompileSpec, args: Any, kwargs: Any, expected: Any, failures: list[str]) -> Any:
+def _trace(module: torch.nn.Module, method: str, spec: CompileSpec, args: Any, kwargs: Any, expected: Any, failures: list[str]) -> Found:
     from bridge.frontend.load import _as_it_is
 
-    _LOG.warning("%s could not be scripted or exported and is traced: control flow that depends on the data is fixed (%s)", type(module).__name__, "; ".join(failures))
-    flat, structure = pytree.tree_flatten(expected)
+    _LOG.warning(
+        "%s could not be scripted or exported and is traced: control flow that depends on the data is fixed (%s)",
+        type(module).__name__,
+        "; ".join(failures),
+    )
+    structure = pytree.tree_structure(expected)
     plain = isinstance(expected, torch.Tensor) or (isinstance(expected, (tuple, list)) and all(isinstance(v, torch.Tensor) for v in expected))
     plain = plain or (type(expected) is dict and all(isinstance(v, torch.Tensor) for v in expected.values()))
     target = module if plain and method == "forward" and not kwargs else _Flat(module, method, len(args), list(kwargs), plain)
     try:
-        traced = torch.jit.trace(target, (*args, *kwargs.values()), strict=False, check_trace=False)
+        traced = torch.jit.trace(target, (*args, *kwargs.values()), strict=False, check_trace=False)  # type: ignore[no-untyped-call]
     except Exception as error:
         failures.append(f"torch.jit.trace: {_first_line(error)}")
         raise ExportError(f"{type(module).__name__} can be neither scripted nor exported nor traced", why="; ".join(failures)) from error

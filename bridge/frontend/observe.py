@@ -16,13 +16,14 @@ import torch
 from bridge import torch_private as tp
 from bridge.errors import SpecError
 
-_LIBRARY = torch.library.Library("bridge_observe", "DEF")
+_LIBRARY = torch.library.Library("bridge_observe", "DEF")  # type: ignore[no-untyped-call]
 _KINDS = {
     "Tensor": "tensor", "Optional[Tensor]": "tensor", "int": "int", "bool": "bool", "float": "float",
     "List[int]": "ints", "List[Tensor]": "tensors",
 }  # fmt: skip
 _ARGUMENT = {"tensor": "Tensor?", "int": "int", "bool": "bool", "float": "float", "ints": "int[]", "tensors": "Tensor[]"}
 _LOCK = threading.Lock()
+_unoptimized = torch.jit.optimized_execution  # type: ignore[attr-defined]
 _seen: list[list[Any]] = []
 
 
@@ -80,8 +81,9 @@ def _observer(value: Any, index: int) -> None:
 
 
 for _kind, _type in _ARGUMENT.items():
-    _LIBRARY.define(f"{_kind}({_type} value, int index) -> ()", alias_analysis="CONSERVATIVE")
-    _LIBRARY.impl(_kind, _observer, "CompositeExplicitAutograd")
+    _SCHEMA = f"{_kind}({_type} value, int index) -> ()"
+    _LIBRARY.define(_SCHEMA, alias_analysis="CONSERVATIVE")  # type: ignore[no-untyped-call]
+    _LIBRARY.impl(_kind, _observer, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 
 
 def observe(module: torch.jit.ScriptModule, method: str, examples: Sequence[tuple[Any, ...]]) -> Observations:
@@ -100,7 +102,7 @@ def observe(module: torch.jit.ScriptModule, method: str, examples: Sequence[tupl
         _seen[:] = [[] for _ in names]
         for position, example in enumerate(examples):
             try:
-                with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.jit.optimized_execution(False):
+                with torch.no_grad(), torch.random.fork_rng(devices=[]), _unoptimized(False):
                     getattr(observed, method)(*copy.deepcopy(example))
             except Exception as error:
                 if position == 0:

@@ -99,7 +99,8 @@ def tag(module: torch.jit.ScriptModule, graph: tp.Graph, calls: dict[str, str], 
             node.removeAttribute(ORIGIN)
             continue
         path = module_path(node, types)
-        source = user_line(node.sourceRange()) or nearest_call(path, calls) or any_line(node.sourceRange())
+        place = str(node.sourceRange())
+        source = user_line(place) or nearest_call(path, calls) or any_line(place)
         node.i_(TAG, table.add(Origin(node.kind(), path, types.get(path, ""), source)))
 
 
@@ -152,7 +153,7 @@ def _collect_calls(owner: torch.nn.Module, method: str, path: str, source: str, 
             if local is None:
                 continue
             full = ".".join(part for part in (path, local) if part)
-            line = user_line(node.sourceRange()) or source
+            line = user_line(str(node.sourceRange())) or source
             if line:
                 found.setdefault(full, line)
             if local:

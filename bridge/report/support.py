@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from bridge.report.html import Html, page, section, table
+from bridge.report.html import Html, Verdict, page, section, table
 from bridge.report.terminal import amount, grid, to_text
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def as_text(found: DryRun) -> str:
 
 def to_html(found: DryRun) -> str:
     """The report as one HTML page that needs nothing else."""
-    kind = "good" if not found.unsupported else "warning" if found.segments else "bad"
+    kind: Verdict = "good" if not found.unsupported else "warning" if found.segments else "bad"
     parts: list[object] = [section("Order", _drawing(found))] if found.steps else []
     if found.segments:
         parts.append(section("Engines", *(_segment(i, s) for i, s in enumerate(found.segments))))
@@ -45,7 +45,7 @@ def to_html(found: DryRun) -> str:
         parts.append(section("Operators that stay in PyTorch", table(headers, rows)))
     return page(
         f"{found.title}.{found.method}", _verdict(found), *parts, kind=kind, subtitle=f"decided by {found.checked_by}"
-    )  # type: ignore[arg-type]
+    )
 
 
 def _verdict(found: DryRun) -> str:
