@@ -13,9 +13,9 @@ from bridge import backends
 from bridge import torch_private as tp
 from bridge.backends.base import Backend, BuildSettings
 from bridge.errors import BuildError
+from bridge.frontend.alias import Memory
 from bridge.frontend.load import Loaded, _on, example_of, load
 from bridge.frontend.provenance import TAG
-from bridge.frontend.alias import Memory
 from bridge.partition.roles import Policy, Role, Roles
 from bridge.partition.segments import Cut, Segment, cut
 from bridge.partition.stitch import Call, stitch
@@ -102,13 +102,17 @@ class _Divider:
             if not new:
                 return partition
             refused.update(new)
-        raise BuildError("the graph could not be divided: the target goes on refusing", why="; ".join(sorted(set(new.values()))[:5]))
+        raise BuildError(
+            "the graph could not be divided: the target goes on refusing", why="; ".join(sorted(set(new.values()))[:5])
+        )
 
     def _attempt(self, refused: dict[int, str]) -> Partition:
         modules = {str(m) for m in self.spec.torch_executed_modules}
         policy = Policy(refused, set(self.spec.torch_executed_ops), modules, self.spec.truncate_double)
         roles = Roles(self.program, self.memory, policy)
-        partition = Partition(self.translator, roles, cut(self.program.graph, roles, self.memory), refused=dict(roles.reasons))
+        partition = Partition(
+            self.translator, roles, cut(self.program.graph, roles, self.memory), refused=dict(roles.reasons)
+        )
         for segment in partition.segments:
             key = (*segment.identities, None, *(value.debugName() for value in segment.outputs))
             if key not in self.known:
@@ -161,7 +165,9 @@ class _Builder:
                 return {}, dict.fromkeys(segment.identities, reason)
             assert translation.function is not None and shapes is not None
             signature = signature_of(translation, partition.translator, segment, shapes)
-            calls[id(segment)] = Call(translation.function.inputs, self.plans[id(translation)].to_tensor(), signature.to_json())
+            calls[id(segment)] = Call(
+                translation.function.inputs, self.plans[id(translation)].to_tensor(), signature.to_json()
+            )
         return calls, {}
 
     def _plan(self, translation: Translation, shapes: dict[str, tuple[tuple[int, ...], ...]]) -> str | None:
@@ -221,16 +227,29 @@ class _Ranges:
         if not self.observed:
             self.observed = True
             self._observe()
-        seen = [s.shape for s in self.loaded.program.facts.seen.values.get(value.debugName(), ()) if hasattr(s, "shape")]
+        seen = [
+            s.shape for s in self.loaded.program.facts.seen.values.get(value.debugName(), ()) if hasattr(s, "shape")
+        ]
         if not seen:
             return None
-        return tuple(map(min, *seen)) if len(seen) > 1 else seen[0], seen[0], tuple(map(max, *seen)) if len(seen) > 1 else seen[0]
+        return (
+            tuple(map(min, *seen)) if len(seen) > 1 else seen[0],
+            seen[0],
+            tuple(map(max, *seen)) if len(seen) > 1 else seen[0],
+        )
 
     def _observe(self) -> None:
         program, spec = self.loaded.program, self.loaded.spec
         arguments = tp.schema_of(program.module, program.method).arguments[1:]
         device = program.device
-        dtype = next((leaf.dtype for leaf in self.loaded.leaves if leaf.is_tensor and leaf.dtype and leaf.dtype.is_floating_point), torch.float32)
+        dtype = next(
+            (
+                leaf.dtype
+                for leaf in self.loaded.leaves
+                if leaf.is_tensor and leaf.dtype and leaf.dtype.is_floating_point
+            ),
+            torch.float32,
+        )
         program.observe_range([_on(example_of(spec, arguments, dtype, which), device) for which in ("min", "max")])
 
 
@@ -255,7 +274,11 @@ def _cast_inputs(loaded: Loaded, partition: Partition) -> None:
         seen = loaded.program.facts.tensor(value)
         if seen is None or not seen.dtype.is_floating_point or value.type().kind() != "TensorType":
             continue
-        users = [use.user for use in value.uses() if use.user.hasAttribute(TAG) and partition.roles.of(use.user) is Role.TORCH]
+        users = [
+            use.user
+            for use in value.uses()
+            if use.user.hasAttribute(TAG) and partition.roles.of(use.user) is Role.TORCH
+        ]
         if users:
             tp.insert_cast(loaded.program.graph, value, seen.dtype, users)
 
@@ -268,7 +291,10 @@ def _guard_fixed(loaded: Loaded) -> None:
     for position, (argument, value) in enumerate(zip(arguments, values, strict=True)):
         if position in tensors or argument.name in tensors or value.type().kind() == "TensorType":
             continue
-        fixed = next((leaf.value for leaf in loaded.leaves if leaf.path in ((position,), (argument.name,))), argument.default_value)
+        fixed = next(
+            (leaf.value for leaf in loaded.leaves if leaf.path in ((position,), (argument.name,))),
+            argument.default_value,
+        )
         message = f"{argument.name}: this module was compiled for {argument.name}={fixed!r}; compile it again for another value"
         tp.guard(loaded.program.graph, value, fixed, message)
 

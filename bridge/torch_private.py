@@ -259,9 +259,7 @@ def export_graph(
             _C._jit_pass_onnx_eliminate_unused_items(graph, {})
             _C._jit_pass_dce_allow_deleting_nodes_with_side_effects(graph)
             _C._jit_pass_onnx_assign_scoped_names_for_node_and_value(graph)
-            proto, *_ = graph._export_onnx(
-                {}, opset, dynamic_axes, False, operator_type, True, False, {}, True, "", {}
-            )
+            proto, *_ = graph._export_onnx({}, opset, dynamic_axes, False, operator_type, True, False, {}, True, "", {})
         finally:
             GLOBALS.in_onnx_export = False
     return bytes(proto)

@@ -38,5 +38,7 @@ def _run(op: Builder, function: Callable[..., Value], arrays: Sequence[Array]) -
     made = function(Builder(editor, graph, "evaluated"), *(Value(t, editor) for t in graph.inputs))
     graph.outputs = [made.tensor]
     model = gs.export_onnx(editor.finish(), do_type_check=False)
-    found: Any = ReferenceEvaluator(model).run(None, {str(t.name): a for t, a in zip(graph.inputs, arrays, strict=True)})
+    found: Any = ReferenceEvaluator(model).run(
+        None, {str(t.name): a for t, a in zip(graph.inputs, arrays, strict=True)}
+    )
     return np.asarray(found[0])

@@ -13,7 +13,6 @@ from torch.utils import _pytree as pytree
 
 import bridge
 from bridge.runtime.calls import engine_calls
-
 from tests.modules import CASES, Case
 
 warnings.filterwarnings("ignore", message=".*deprecated.*")
@@ -77,7 +76,9 @@ def in_float(case: Case) -> Case:
     """The case as eager runs it: half inputs stand for the module's own dtype."""
     if "precision" not in case.settings:
         return case
-    calls = pytree.tree_map(lambda v: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v, list(case.calls))
+    calls = pytree.tree_map(
+        lambda v: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v, list(case.calls)
+    )
     return Case(case.name, case.make, calls, case.engines, case.trace, case.settings, case.spec, case.tolerance)
 
 

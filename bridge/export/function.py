@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from bridge import torch_private as tp
-from bridge.frontend.provenance import TAG
 from bridge.frontend.program import Program
+from bridge.frontend.provenance import TAG
 from bridge.partition.roles import SMALL_CONSTANT
 from bridge.partition.segments import Segment
 

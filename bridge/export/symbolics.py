@@ -55,7 +55,14 @@ class Symbolics:
                 self._give_types(result, original)
         return result
 
-    def _run(self, symbolic: Callable[[], Any], arguments: tuple[Any, ...], identity: int | None, original: tp.Node | None, inputs: Any) -> Any:
+    def _run(
+        self,
+        symbolic: Callable[[], Any],
+        arguments: tuple[Any, ...],
+        identity: int | None,
+        original: tp.Node | None,
+        inputs: Any,
+    ) -> Any:
         if original is not None and self.left(original):
             self.reasons[original_identity(identity)] = "the exporter's translation gives wrong numbers"
             return self._itself(arguments, original, inputs)
@@ -138,7 +145,12 @@ def _literal(value: Any, argument: Any) -> Any:
     kind = str(argument.type.annotation_str) if hasattr(argument.type, "annotation_str") else str(argument.type)
     if isinstance(value, torch.device):
         return {"device": str(value)}
-    if isinstance(value, int) and not isinstance(value, bool) and argument.name in ("dtype", "out_dtype") and "int" in kind:
+    if (
+        isinstance(value, int)
+        and not isinstance(value, bool)
+        and argument.name in ("dtype", "out_dtype")
+        and "int" in kind
+    ):
         return {"dtype": _DTYPES.get(value, str(value))}
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}

@@ -48,7 +48,9 @@ def _is_global(node: tp.Node) -> bool:
     size = list(node.inputs())[1]
     if tp.is_constant(size):
         return all(item == 1 for item in tp.constant_value(size))
-    return size.node().kind() == "prim::ListConstruct" and all(tp.is_constant(v) and tp.constant_value(v) == 1 for v in size.node().inputs())
+    return size.node().kind() == "prim::ListConstruct" and all(
+        tp.is_constant(v) and tp.constant_value(v) == 1 for v in size.node().inputs()
+    )
 
 
 def _static(node: tp.Node, facts: Facts) -> bool:

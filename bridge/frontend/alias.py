@@ -144,4 +144,8 @@ def _holds_memory(value: tp.Value) -> bool:
     kind = value.type().kind()
     if kind in ("TensorType", "ClassType", "AnyType", "InterfaceType"):
         return True
-    return "Tensor" in str(value.type().annotation_str) if kind in ("OptionalType", "ListType", "DictType", "TupleType", "UnionType") else False
+    return (
+        "Tensor" in str(value.type().annotation_str)
+        if kind in ("OptionalType", "ListType", "DictType", "TupleType", "UnionType")
+        else False
+    )

@@ -40,7 +40,7 @@ def from_eager(module: torch.nn.Module, spec: CompileSpec, method: str) -> Found
     Raises:
         ExportError: none of the ways works; the message says how each failed.
     """
-    from bridge.frontend.load import _as_it_is, default_dtype, device_of, _on
+    from bridge.frontend.load import _as_it_is, _on, default_dtype, device_of
 
     if any(child.training for child in module.modules()):
         _LOG.warning("the module is in training mode: compiled as after .eval()")
@@ -70,7 +70,9 @@ def _run(module: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) from error
 
 
-def _try_script(module: torch.nn.Module, method: str, args: Any, kwargs: Any, expected: Any, failures: list[str]) -> torch.jit.ScriptModule | None:
+def _try_script(
+    module: torch.nn.Module, method: str, args: Any, kwargs: Any, expected: Any, failures: list[str]
+) -> torch.jit.ScriptModule | None:
     try:
         scripted = torch.jit.script(module)
         result = _run(scripted, method, args, kwargs)
@@ -83,11 +85,15 @@ def _try_script(module: torch.nn.Module, method: str, args: Any, kwargs: Any, ex
     return scripted
 
 
-def _try_export(module: torch.nn.Module, spec: CompileSpec, args: Any, kwargs: Any, expected: Any, failures: list[str]) -> Found | None:
+def _try_export(
+    module: torch.nn.Module, spec: CompileSpec, args: Any, kwargs: Any, expected: Any, failures: list[str]
+) -> Found | None:
     from bridge.frontend import exported
 
     try:
-        program = torch.export.export(module, args, kwargs, dynamic_shapes=exported.dynamic_shapes(module, spec), strict=False)
+        program = torch.export.export(
+            module, args, kwargs, dynamic_shapes=exported.dynamic_shapes(module, spec), strict=False
+        )
         scripted, bound, adapt = exported.from_exported(program, spec)
         result = adapt(scripted)(*copy.deepcopy(args), **copy.deepcopy(kwargs))
     except Exception as error:
@@ -99,7 +105,9 @@ def _try_export(module: torch.nn.Module, spec: CompileSpec, args: Any, kwargs: A
     return scripted, bound, adapt
 
 
-def _trace(module: torch.nn.Module, method: str, spec: CompileSpec, args: Any, kwargs: Any, expected: Any, failures: list[str]) -> Found:
+def _trace(
+    module: torch.nn.Module, method: str, spec: CompileSpec, args: Any, kwargs: Any, expected: Any, failures: list[str]
+) -> Found:
     from bridge.frontend.load import _as_it_is
 
     _LOG.warning(
@@ -108,14 +116,22 @@ def _trace(module: torch.nn.Module, method: str, spec: CompileSpec, args: Any, k
         "; ".join(failures),
     )
     structure = pytree.tree_structure(expected)
-    plain = isinstance(expected, torch.Tensor) or (isinstance(expected, (tuple, list)) and all(isinstance(v, torch.Tensor) for v in expected))
+    plain = isinstance(expected, torch.Tensor) or (
+        isinstance(expected, (tuple, list)) and all(isinstance(v, torch.Tensor) for v in expected)
+    )
     plain = plain or (type(expected) is dict and all(isinstance(v, torch.Tensor) for v in expected.values()))
-    target = module if plain and method == "forward" and not kwargs else _Flat(module, method, len(args), list(kwargs), plain)
+    target = (
+        module
+        if plain and method == "forward" and not kwargs
+        else _Flat(module, method, len(args), list(kwargs), plain)
+    )
     try:
         traced = torch.jit.trace(target, (*args, *kwargs.values()), strict=False, check_trace=False)  # type: ignore[no-untyped-call]
     except Exception as error:
         failures.append(f"torch.jit.trace: {_first_line(error)}")
-        raise ExportError(f"{type(module).__name__} can be neither scripted nor exported nor traced", why="; ".join(failures)) from error
+        raise ExportError(
+            f"{type(module).__name__} can be neither scripted nor exported nor traced", why="; ".join(failures)
+        ) from error
     bound = spec if not kwargs else _positional(spec)
     if plain:
         return traced, bound, _as_it_is
@@ -165,7 +181,11 @@ def same(result: Any, expected: Any) -> bool:
 
 def _equal(a: Any, b: Any) -> bool:
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
-        return type(a) is type(b) and bool(a == b) if not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor) else False
+        return (
+            type(a) is type(b) and bool(a == b)
+            if not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor)
+            else False
+        )
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     if not a.dtype.is_floating_point:

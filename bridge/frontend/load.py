@@ -82,9 +82,17 @@ def _home(module: torch.nn.Module, spec: CompileSpec, wants_gpu: bool) -> torch.
     """Where the compiled module is to run: the spec's device, else a GPU if the backend wants one, else where the module is."""
     if spec.device is not None:
         device: torch.device = spec.device
-        return torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" and device.index is None and torch.cuda.is_available() else device
-    examples = [leaf.value.example.device for leaf in spec.flat_inputs() if leaf.is_tensor and leaf.value.example is not None]
-    current = next((t.device for t in (*module.parameters(), *module.buffers())), examples[0] if examples else torch.device("cpu"))
+        return (
+            torch.device("cuda", torch.cuda.current_device())
+            if device.type == "cuda" and device.index is None and torch.cuda.is_available()
+            else device
+        )
+    examples = [
+        leaf.value.example.device for leaf in spec.flat_inputs() if leaf.is_tensor and leaf.value.example is not None
+    ]
+    current = next(
+        (t.device for t in (*module.parameters(), *module.buffers())), examples[0] if examples else torch.device("cpu")
+    )
     if wants_gpu and current.type == "cpu" and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return current
@@ -102,7 +110,9 @@ def default_dtype(module: torch.nn.Module) -> torch.dtype:
     return next((p.dtype for p in module.parameters() if p.dtype.is_floating_point), torch.float32)
 
 
-def _prepared(module: torch.jit.ScriptModule, spec: CompileSpec, method: str, adapt: Adapt, device: torch.device) -> Loaded:
+def _prepared(
+    module: torch.jit.ScriptModule, spec: CompileSpec, method: str, adapt: Adapt, device: torch.device
+) -> Loaded:
     if not tp.has_method(module, method):
         names = ", ".join(tp.method_names(module))
         raise SpecError(f"method_name: the module has no method {method!r}", hint=f"its methods: {names}")
@@ -111,7 +121,8 @@ def _prepared(module: torch.jit.ScriptModule, spec: CompileSpec, method: str, ad
     if spec.inputs is None and not spec.kwarg_inputs and len(optional) < len(arguments):
         needed = ", ".join(a.name for a in arguments)
         raise SpecError(
-            f"inputs: not given; {method}({needed}) needs their shapes", hint="bridge.compile(module, [bridge.Input((1, 3, 224, 224))])"
+            f"inputs: not given; {method}({needed}) needs their shapes",
+            hint="bridge.compile(module, [bridge.Input((1, 3, 224, 224))])",
         )
     spec = spec.bind_names([a.name for a in arguments], optional=optional, method=method)
     dtype = default_dtype(module)
@@ -139,12 +150,20 @@ def _argument(position: int, argument: Any, spec: CompileSpec, leaves: Sequence[
     own = [leaf for leaf in leaves if leaf.path[0] in (position, argument.name)]
     if not own:
         given = position < len(spec.inputs or ()) or argument.name in spec.kwarg_inputs
-        return Argument(Fact(shape=Varies.NEVER, content=Varies.WITH_DATA)) if given else Argument(Fact(), fixed=True, value=argument.default_value)
+        return (
+            Argument(Fact(shape=Varies.NEVER, content=Varies.WITH_DATA))
+            if given
+            else Argument(Fact(), fixed=True, value=argument.default_value)
+        )
     if not any(leaf.is_tensor for leaf in own):
         if len(own) == 1 and len(own[0].path) == 1:
             return Argument(Fact(), fixed=True, value=own[0].value)
         return Argument(Fact(Varies.NEVER, Varies.WITH_DATA, Varies.WITH_DATA))
     dynamic = any(leaf.is_dynamic for leaf in own)
     fact = Fact(shape=Varies.WITH_SHAPES if dynamic else Varies.NEVER, content=Varies.WITH_DATA)
-    dims = tuple(d if isinstance(d, int) else None for d in own[0].dims) if len(own) == 1 and len(own[0].path) == 1 else None
+    dims = (
+        tuple(d if isinstance(d, int) else None for d in own[0].dims)
+        if len(own) == 1 and len(own[0].path) == 1
+        else None
+    )
     return Argument(fact, dims)

@@ -21,7 +21,14 @@ _KINDS = {
     "Tensor": "tensor", "Optional[Tensor]": "tensor", "int": "int", "bool": "bool", "float": "float",
     "List[int]": "ints", "List[Tensor]": "tensors",
 }  # fmt: skip
-_ARGUMENT = {"tensor": "Tensor?", "int": "int", "bool": "bool", "float": "float", "ints": "int[]", "tensors": "Tensor[]"}
+_ARGUMENT = {
+    "tensor": "Tensor?",
+    "int": "int",
+    "bool": "bool",
+    "float": "float",
+    "ints": "int[]",
+    "tensors": "Tensor[]",
+}
 _LOCK = threading.Lock()
 _unoptimized = torch.jit.optimized_execution  # type: ignore[attr-defined]
 _seen: list[list[Any]] = []
@@ -52,7 +59,9 @@ class Observations:
 
     def steady(self, name: str) -> bool:
         """Whether dtype, rank and device were the same each time."""
-        kinds = {(s.dtype, s.rank, s.device) if isinstance(s, TensorSeen) else s is None for s in self.values.get(name, ())}
+        kinds = {
+            (s.dtype, s.rank, s.device) if isinstance(s, TensorSeen) else s is None for s in self.values.get(name, ())
+        }
         return len(kinds) == 1
 
     def constant(self, name: str) -> tuple[bool, Any]:

@@ -19,7 +19,13 @@ from bridge.frontend.observe import Observations, observe
 from bridge.frontend.provenance import TAG, Provenance
 
 _LOG = logging.getLogger("bridge.frontend")
-_DROPOUTS = {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout", "aten::native_dropout"}
+_DROPOUTS = {
+    "aten::dropout",
+    "aten::feature_dropout",
+    "aten::alpha_dropout",
+    "aten::feature_alpha_dropout",
+    "aten::native_dropout",
+}
 _ROUNDS = 8
 
 
@@ -168,8 +174,10 @@ def _refuse_dropout(graph: tp.Graph, table: Provenance) -> None:
         if node.kind() not in _DROPOUTS:
             continue
         probability, training = list(node.inputs())[1:3]
-        if tp.is_constant(training) and tp.constant_value(training) and not (
-            tp.is_constant(probability) and tp.constant_value(probability) == 0
+        if (
+            tp.is_constant(training)
+            and tp.constant_value(training)
+            and not (tp.is_constant(probability) and tp.constant_value(probability) == 0)
         ):
             raise SpecError(
                 "the module holds active dropout: it was traced in training mode, which .eval() cannot undo",

@@ -22,7 +22,9 @@ ORIGIN = "bridge_origin"
 METADATA = "bridge.provenance"
 _NAME = re.compile(r"#(\d+)")
 _TRACED = re.compile(r"^(?P<file>.+)\((?P<line>\d+)\): (?P<function>.+)$", re.MULTILINE)
-_SCRIPTED = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)(?P<code>(?:\n(?!\s*File "|Serialized).*)*)', re.MULTILINE)
+_SCRIPTED = re.compile(
+    r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)(?P<code>(?:\n(?!\s*File "|Serialized).*)*)', re.MULTILINE
+)
 _LEVEL = re.compile(r"(?P<name>[^.()]+)\((?P<type>[^()]*)\)")
 _TORCH = torch.__file__.rsplit("/", 1)[0] + "/"
 
@@ -139,7 +141,9 @@ def calls_of(module: torch.jit.ScriptModule, method: str) -> dict[str, str]:
     return found
 
 
-def _collect_calls(owner: torch.nn.Module, method: str, path: str, source: str, found: dict[str, str], depth: int) -> None:
+def _collect_calls(
+    owner: torch.nn.Module, method: str, path: str, source: str, found: dict[str, str], depth: int
+) -> None:
     if depth > 64 or not isinstance(owner, torch.jit.ScriptModule) or not tp.has_method(owner, method):
         return
     graph = tp.graph_of(owner, method)

@@ -9,10 +9,10 @@ from enum import Enum
 import torch
 
 from bridge import torch_private as tp
+from bridge.frontend.alias import Memory
 from bridge.frontend.facts import Varies
 from bridge.frontend.program import Program
 from bridge.frontend.provenance import TAG
-from bridge.frontend.alias import Memory
 
 ENGINE_DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.bool}
 MOST_DIMENSIONS = 8
@@ -87,20 +87,31 @@ class Roles:
 
     def _is_free(self, node: tp.Node) -> bool:
         """Arithmetic on sizes, and lists built for one operator: cheap, without effect, copied to where they are used."""
-        if list(node.blocks()) or node.kind() in ("prim::GetAttr", "prim::RaiseException", "prim::Uninitialized") or not node.outputsSize():
+        if (
+            list(node.blocks())
+            or node.kind() in ("prim::GetAttr", "prim::RaiseException", "prim::Uninitialized")
+            or not node.outputsSize()
+        ):
             return False
         if any(self.memory.written(value) for value in node.outputs()):
             return False
         if node.kind() == "prim::ListConstruct":
-            return str(node.output().type().annotation_str) in _LISTS and all(self._crosses(value) for value in node.inputs())
+            return str(node.output().type().annotation_str) in _LISTS and all(
+                self._crosses(value) for value in node.inputs()
+            )
         if not node.kind().startswith(("aten::", "prim::NumToTensor", "prim::min", "prim::max")):
             return False
         if any(self.facts.of(value).content is Varies.WITH_DATA for value in node.outputs()):
             return False
-        return all(self._is_scalar(value) for value in node.outputs()) and all(self._is_size_or_read(node, v) for v in node.inputs())
+        return all(self._is_scalar(value) for value in node.outputs()) and all(
+            self._is_size_or_read(node, v) for v in node.inputs()
+        )
 
     def _crosses(self, value: tp.Value) -> bool:
-        return value.type().kind() in ("TensorType", "OptionalType", "NoneType") or self.facts.of(value).content is not Varies.WITH_DATA
+        return (
+            value.type().kind() in ("TensorType", "OptionalType", "NoneType")
+            or self.facts.of(value).content is not Varies.WITH_DATA
+        )
 
     def _is_scalar(self, value: tp.Value) -> bool:
         if value.type().kind() in ("IntType", "FloatType", "BoolType", "NumberType"):
@@ -115,7 +126,11 @@ class Roles:
         if value.type().kind() != "TensorType":
             return True
         reads_shape = node.kind() in ("aten::size", "aten::numel", "aten::dim", "aten::len")
-        return reads_shape or (not tp.is_constant(value) and self.facts.of(value).content is not Varies.WITH_DATA and value.node().kind() != "prim::GetAttr")
+        return reads_shape or (
+            not tp.is_constant(value)
+            and self.facts.of(value).content is not Varies.WITH_DATA
+            and value.node().kind() != "prim::GetAttr"
+        )
 
     def _of_tensors(self, value: tp.Value) -> bool:
         return str(value.type().annotation_str) == "List[Tensor]"
@@ -150,7 +165,13 @@ class Roles:
         if kind in _RANDOM_UNLESS_ZERO:
             value = named[_RANDOM_UNLESS_ZERO[kind]]
             return None if tp.is_constant(value) and tp.constant_value(value) == 0 else "it draws random numbers"
-        if kind in ("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu", "aten::_native_multi_head_attention"):
+        if kind in (
+            "aten::lstm",
+            "aten::gru",
+            "aten::rnn_tanh",
+            "aten::rnn_relu",
+            "aten::_native_multi_head_attention",
+        ):
             return None
         return "it draws random numbers" if node.isNondeterministic() else None
 
@@ -175,7 +196,11 @@ class Roles:
         if self._of_tensors(value):
             return None
         made = value.node()
-        if made.kind() == "prim::ListConstruct" and made.i(TAG) in self._roles and self._roles[made.i(TAG)] is Role.FREE:
+        if (
+            made.kind() == "prim::ListConstruct"
+            and made.i(TAG) in self._roles
+            and self._roles[made.i(TAG)] is Role.FREE
+        ):
             return None
         if self.facts.of(value).content is Varies.WITH_DATA:
             return f"an argument ({value.type().annotation_str}) depends on the data"
@@ -188,7 +213,11 @@ class Roles:
             return None if scalar else self._why_not_dtype(tensor.dtype)
         tensor = self.facts.tensor(value)
         if tensor is None:
-            return "it is in a branch that the example did not run" if not self.facts.seen.values.get(value.debugName()) else None
+            return (
+                "it is in a branch that the example did not run"
+                if not self.facts.seen.values.get(value.debugName())
+                else None
+            )
         if self.facts.of(value).kind is not Varies.NEVER:
             return "dtype or rank of a tensor depend on the data"
         if self.facts.of(value).shape is Varies.WITH_DATA:
@@ -226,7 +255,11 @@ class Roles:
 
     def _why_list_stays(self, node: tp.Node) -> str | None:
         for value in node.inputs():
-            if self._of_tensors(value) and self.of(value.node()) is Role.TORCH if _has_tag(value.node()) else self._of_tensors(value):
+            if (
+                self._of_tensors(value) and self.of(value.node()) is Role.TORCH
+                if _has_tag(value.node())
+                else self._of_tensors(value)
+            ):
                 return "it takes a list of tensors made in PyTorch"
         for value in node.outputs():
             if self._of_tensors(value) and any(not self._reads_in_engine(use.user, node) for use in value.uses()):

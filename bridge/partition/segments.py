@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from bridge import torch_private as tp
-from bridge.frontend.provenance import TAG
 from bridge.frontend.alias import Memory
+from bridge.frontend.provenance import TAG
 from bridge.partition.roles import Role, Roles
 
 _EFFECTS = {"prim::RaiseException", "prim::SetAttr", "prim::Print", "aten::warn"}
@@ -85,7 +85,9 @@ def _leave_views(value: tp.Value, roles: Roles) -> None:
 
 def _is_view(node: tp.Node) -> bool:
     schema = tp.schema(node)
-    return schema is not None and schema.arguments[0].alias_info is not None and schema.returns[0].alias_info is not None
+    return (
+        schema is not None and schema.arguments[0].alias_info is not None and schema.returns[0].alias_info is not None
+    )
 
 
 class _Scheduler:
@@ -141,7 +143,11 @@ class _Scheduler:
     def _is_ordered(self, node: tp.Node) -> bool:
         """Whether a node must keep its place among others: it has effects or touches memory that changes."""
         for inner in (node, *_inside(node)):
-            if inner.kind() in _EFFECTS or inner.isNondeterministic() or tp.schema(inner) is None and inner.kind().startswith("prim::Call"):
+            if (
+                inner.kind() in _EFFECTS
+                or inner.isNondeterministic()
+                or (tp.schema(inner) is None and inner.kind().startswith("prim::Call"))
+            ):
                 return True
             if any(self.memory.written(value) for value in (*inner.inputs(), *inner.outputs())):
                 return True
@@ -182,7 +188,12 @@ class _Scheduler:
             elif value.type().kind() != "NoneType":
                 inputs[name] = value
         segment.inputs = list(inputs.values())
-        wanted = live | {name for node in self.nodes if self.roles.of(node) is Role.ENGINE and node.i(TAG) not in segment.identities for name in self._needs(node)}
+        wanted = live | {
+            name
+            for node in self.nodes
+            if self.roles.of(node) is Role.ENGINE and node.i(TAG) not in segment.identities
+            for name in self._needs(node)
+        }
         segment.outputs = [value for node in segment.nodes for value in node.outputs() if value.debugName() in wanted]
 
     def _is_copied(self, source: tp.Node) -> bool:

@@ -55,7 +55,9 @@ def _replace(graph: tp.Graph, segment: Segment, call: Call, replaced: dict[str, 
     last = segment.nodes[-1]
     inputs = [replaced.get(value.debugName(), value) for value in call.inputs]
     names = [value.debugName() for value in segment.outputs]
-    results = tp.insert_call(graph, "bridge::execute_engine", inputs, (call.plan, call.signature), len(segment.outputs), last)
+    results = tp.insert_call(
+        graph, "bridge::execute_engine", inputs, (call.plan, call.signature), len(segment.outputs), last
+    )
     for name, old, new in zip(names, segment.outputs, results, strict=True):
         new.setType(old.type())
         old.replaceAllUsesWith(new)

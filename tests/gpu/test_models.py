@@ -36,7 +36,12 @@ def _images(size: int) -> torch.Tensor:
 def _bert() -> nn.Module:
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
-        hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, vocab_size=200, attn_implementation="sdpa"
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        vocab_size=200,
+        attn_implementation="sdpa",
     )
     return transformers.BertModel(config)
 
@@ -46,7 +51,9 @@ CASES = {
     "mobilenet_v3_small": (lambda: torchvision.models.mobilenet_v3_small(), lambda: [_images(64)]),
     "efficientnet_b0": (lambda: torchvision.models.efficientnet_b0(), lambda: [_images(64)]),
     "vit": (
-        lambda: torchvision.models.VisionTransformer(image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64),
+        lambda: torchvision.models.VisionTransformer(
+            image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64
+        ),
         lambda: [_images(32)],
     ),
     "tagger": (Tagger, lambda: [torch.randint(0, 100, (2, 7))]),

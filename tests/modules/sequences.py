@@ -13,7 +13,11 @@ WORDS, OTHERS = torch.tensor([[1, 2, 3, 4], [4, 0, 2, 1]]), torch.tensor([[5, 6,
 class LongShortTerm(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.table, self.rnn, self.head = nn.Embedding(9, 6), nn.LSTM(6, 5, 2, batch_first=True, bidirectional=True), nn.Linear(10, 3)
+        self.table, self.rnn, self.head = (
+            nn.Embedding(9, 6),
+            nn.LSTM(6, 5, 2, batch_first=True, bidirectional=True),
+            nn.Linear(10, 3),
+        )
 
     def forward(self, words: Tensor) -> tuple[Tensor, Tensor]:
         found, (hidden, _) = self.rnn(self.table(words))
@@ -127,7 +131,13 @@ class TransducerDecoder(nn.Module):
         return labels
 
 
-@case([(floats(4, 6), torch.tensor([[0, 1], [4, 2], [5, 3]])), (floats(4, 6, seed=1), torch.tensor([[2, 3], [0, 4], [5, 1]]))], (1, 3))
+@case(
+    [
+        (floats(4, 6), torch.tensor([[0, 1], [4, 2], [5, 3]])),
+        (floats(4, 6, seed=1), torch.tensor([[2, 3], [0, 4], [5, 1]])),
+    ],
+    (1, 3),
+)
 class TreeStructured(nn.Module):
     def __init__(self) -> None:
         super().__init__()

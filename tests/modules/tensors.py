@@ -118,7 +118,13 @@ class NegativeIndices(nn.Module):
        (torch.tensor([[float("nan"), -0.0, 2.0], [float("inf"), 1.0, float("nan")]]),)], (1, 2))  # fmt: skip
 class NotFinite(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return torch.maximum(x, -x), torch.isnan(x), torch.clamp(x, -1, 1), torch.nan_to_num(x) * 2, torch.relu(x) + x.abs()
+        return (
+            torch.maximum(x, -x),
+            torch.isnan(x),
+            torch.clamp(x, -1, 1),
+            torch.nan_to_num(x) * 2,
+            torch.relu(x) + x.abs(),
+        )
 
 
 @case([(floats(0, 8),), (floats(3, 8),)], (0, 3))
@@ -148,7 +154,9 @@ class ZeroDimensional(nn.Module):
         return torch.tanh(x) * n + 1, n * 2 + 1, (x * torch.ones(3)).exp() / n
 
 
-@case([(X, torch.arange(8), torch.arange(3).bool()), (Y, torch.arange(8) - 4, torch.tensor([True, False, True]))], (1, 2))
+@case(
+    [(X, torch.arange(8), torch.arange(3).bool()), (Y, torch.arange(8) - 4, torch.tensor([True, False, True]))], (1, 2)
+)
 class MixedDtypes(nn.Module):
     def forward(self, x: Tensor, n: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return x * n + 1, n / 2 + mask.sum(), mask.unsqueeze(1) * x, n.to(torch.int32) + n
