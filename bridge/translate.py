@@ -12,14 +12,15 @@ import torch
 
 import rewrites
 from bridge import torch_private as tp
-from bridge.backends.base import Backend, Refusal
-from bridge.export import export
+from bridge.backends.base import Backend
+from bridge.export import Exported, export
 from bridge.export.export import ExporterCrash, onnx_identifier
 from bridge.export.function import Function, function_of
 from bridge.frontend.program import Program
 from bridge.frontend.provenance import identity_of
 from bridge.leaves import input_leaves, result_names
 from bridge.partition.segments import Segment
+from bridge.precision import cast, final_layers, truncate
 from bridge.runtime.dtypes import name_of
 from bridge.runtime.signature import InputSignature, OutputSignature, Range, Signature
 from bridge.spec import CompileSpec, Leaf
@@ -51,16 +52,23 @@ class Translator:
         self.program, self.spec, self.checker, self.paths = program, spec, checker, paths
         self.leaf_of = input_leaves(program, leaves, list(spec.argument_names or ()))
         self.result_names = result_names(program.graph)
+        self.as_themselves: set[int] = set()
 
     def translate(self, segment: Segment) -> Translation:
         """The segment's typed ONNX graph, or why some of its nodes cannot be in one."""
         function = function_of(segment, self.program, self.paths)
         inputs, outputs = self._input_names(function), self._output_names(segment)
         try:
-            exported = export(function, self.program, inputs, outputs, self._symbols(function, inputs))
+            exported = self._export(function, inputs, outputs)
         except ExporterCrash as crash:
-            return Translation(None, refused=self._culprit(segment, crash))
+            culprit = self._culprit(segment, crash)
+            if culprit.keys() <= self.as_themselves:
+                return Translation(None, refused=culprit)
+            self.as_themselves |= culprit.keys()  # a rule may lower what the exporter breaks at
+            return self.translate(segment)
         self._restore_outputs(exported.graph, segment)
+        if self.spec.truncate_double:
+            truncate(exported.graph)
         rewriting = self._rewrite(exported.graph)
         refused = self._left_over(exported.graph, exported.reasons, rewriting)
         if not refused:
@@ -76,7 +84,7 @@ class Translator:
         """
         segment = Segment([], list(function.inputs), results)
         inputs, outputs = self._input_names(function), self._output_names(segment)
-        exported = export(function, self.program, inputs, outputs, self._symbols(function, inputs))
+        exported = self._export(function, inputs, outputs)
         self._restore_outputs(exported.graph, segment)
         translation = Translation(exported.graph, function, inputs, outputs)
         if rewrite:
@@ -85,6 +93,10 @@ class Translator:
             if not translation.refused:
                 self._cast(exported.graph)
         return translation
+
+    def _export(self, function: Function, inputs: list[str], outputs: list[str], symbols: bool = True) -> Exported:
+        axes = self._symbols(function, inputs) if symbols else {}
+        return export(function, self.program, inputs, outputs, axes, self.as_themselves)
 
     def _input_names(self, function: Function) -> list[str]:
         names = []
@@ -143,9 +155,7 @@ class Translator:
 
     def _cast(self, graph: gs.Graph) -> None:
         if self.spec.precision in _HALVES:
-            from bridge.precision import cast
-
-            report = cast(graph, self.spec.precision)
+            report = cast(graph, self.spec.precision, keep_fp32=[final_layers(graph)])
             _LOG.info("%s", report)
 
     def _unbuildable(self, graph: gs.Graph, segment: Segment) -> dict[int, str]:
@@ -178,7 +188,7 @@ class Translator:
         part = Segment(nodes, segment.inputs, outputs)
         function = function_of(part, self.program, self.paths)
         try:
-            export(function, self.program, self._input_names(function), [f"o{i}" for i in range(len(outputs))], {})
+            self._export(function, self._input_names(function), [f"o{i}" for i in range(len(outputs))], symbols=False)
         except ExporterCrash:
             return True
         return False
@@ -217,14 +227,16 @@ def signature_of(translation: Translation, translator: Translator, segment: Segm
     for position, (value, name) in enumerate(zip(translation.function.inputs, translation.input_names, strict=True)):
         leaf, seen = translator.leaf_of.get(value.debugName()), translator.program.facts.tensor(value)
         assert seen is not None
-        accepts = tuple(name_of(d) for d in (torch.float32, torch.float16, torch.bfloat16) if d is not seen.dtype)
+        taken = torch.float32 if seen.dtype is torch.float64 else seen.dtype
+        accepts = tuple(name_of(d) for d in (torch.float32, torch.float16, torch.bfloat16) if d is not taken)
         dims: list[int | Range] = []
         for axis, (low, usual, high) in enumerate(zip(*ranges[name], strict=True)):
             symbol = leaf.dims[axis] if leaf else f"{name}_dim{axis}"
             dims.append(low if low == high else Range(low, usual, high, str(symbol)))
             symbols.setdefault(str(symbol), f"i{position}.{axis}")
-        allowed = accepts if halves and leaf and seen.dtype.is_floating_point else ()
-        inputs.append(InputSignature(name, name_of(seen.dtype), allowed, tuple(dims)))
+        allowed = accepts if halves and leaf and taken.is_floating_point else ()
+        allowed += (name_of(seen.dtype),) if taken is not seen.dtype else ()
+        inputs.append(InputSignature(name, name_of(taken), allowed, tuple(dims)))
     outputs = []
     for value, name, tensor in zip(segment.outputs, translation.output_names, translation.graph.outputs, strict=True):
         seen, sizes = translator.program.facts.tensor(value), translator.program.facts.sizes(value)
@@ -239,9 +251,5 @@ def _output_dims(sizes: Sequence[int | None], shape: Any, symbols: Mapping[str, 
         size if size is not None else dim if isinstance(dim, int) else symbols.get(str(dim), "?")
         for size, dim in zip(sizes, inferred, strict=True)
     )
-
-
-def refusal_text(refusal: Refusal) -> str:
-    return f"{refusal.op_type}: {refusal.reason}"
 
 

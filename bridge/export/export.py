@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,17 +49,18 @@ class ExporterCrash(Exception):
         self.identity = identity
 
 
-def export(function: Function, program: Program, input_names: list[str], output_names: list[str], symbols: dict[str, dict[int, str]]) -> Exported:
+def export(function: Function, program: Program, input_names: list[str], output_names: list[str], symbols: dict[str, dict[int, str]], as_themselves: Collection[int] = ()) -> Exported:
     """Exports a function.
 
     Args:
         input_names: of the tensors among the function's inputs; weights follow under their own names.
         symbols: names of dynamic dimensions: input name -> axis -> name.
+        as_themselves: nodes, by identity, at which the exporter breaks: exported as the operators that they are.
 
     Raises:
         ExporterCrash: the exporter failed outside any one operator.
     """
-    symbolics = Symbolics(function.nodes, program.facts, OPSET, lambda node: is_wrong(node, program.facts))
+    symbolics = Symbolics(function.nodes, program.facts, OPSET, lambda node: node.i(TAG) in as_themselves or is_wrong(node, program.facts))
     names = [*input_names, *(f"weight_{i}" for i in range(len(function.weights)))]
     try:
         proto = tp.export_graph(function.graph, names, output_names, symbols, OPSET, symbolics)

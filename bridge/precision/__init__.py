@@ -1,6 +1,7 @@
 """Numeric precision of an ONNX graph: FP16 and BF16 by strong typing."""
 
 from bridge.precision.casting import CastReport, Kept, cast
+from bridge.precision.double import truncate
 from bridge.precision.policy import Predicate, final_layers
 
-__all__ = ["CastReport", "Kept", "Predicate", "cast", "final_layers"]
+__all__ = ["CastReport", "Kept", "Predicate", "cast", "final_layers", "truncate"]

@@ -63,6 +63,7 @@ CASES = {
 
 def _model(name: str) -> tuple[nn.Module, list[torch.Tensor]]:
     torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     model, inputs = CASES[name][0]().eval().cuda(), [x.cuda() for x in CASES[name][1]()]
     for parameter in model.parameters():
         if parameter.ndim > 1 and not parameter.any():
@@ -82,7 +83,6 @@ def _engines(compiled: nn.Module) -> int:
 @pytest.mark.parametrize("name", CASES)
 def test_fp32_agrees_with_eager(name: str) -> None:
     model, inputs = _model(name)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         compiled = bridge.compile(model, inputs, backend="tensorrt", disable_tf32=True, optimization_level=1)

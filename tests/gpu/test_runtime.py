@@ -251,6 +251,7 @@ def test_engines_are_freed_with_their_modules(plan):
 
     module = embed_engine_in_new_module(plan.to_tensor().numpy().tobytes())
     module(torch.zeros(4, 64, device=DEVICE))
+    gc.collect()
     alive = len(_alive)
     x, y = gs.Variable("x", np.float32, [7]), gs.Variable("y", np.float32, [7])
     other = select("tensorrt").build(gs.Graph([gs.Node("Relu", "r#1", {}, [x], [y])], [x], [y], opset=18))
