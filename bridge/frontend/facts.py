@@ -179,7 +179,8 @@ class _Reasoner:
         name = value.debugName()
         if name in self.facts.seen.values and not self.facts.seen.steady(name) and _is_tensor(value):
             fact = fact | Fact(kind=Varies.WITH_DATA)
-        if fact.kind is Varies.NEVER and None not in self.facts.dims.get(name, (None,)):
+        seen, dims = self.facts.seen.tensor(name), self.facts.dims.get(name, ())
+        if fact.kind is Varies.NEVER and seen is not None and dims == seen.shape:
             fact = replace(fact, shape=Varies.NEVER)
         self.facts.varies[name] = fact | self._by_writing(value)
 
