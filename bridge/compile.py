@@ -73,7 +73,10 @@ class Partition:
 
 
 def divide_and_build(loaded: Loaded, backend: Backend) -> tuple[Partition, dict[int, Call]]:
-    """Cuts the program into as few segments as the target allows, and builds them; what is refused is cut out, then all is tried again."""
+    """Cuts the program into as few segments as the target allows, and builds them.
+
+    What is refused is cut out, then all is tried again.
+    """
     divider, builder = _Divider(loaded), _Builder(loaded, backend)
     refused: dict[int, str] = {}
     while True:
@@ -189,11 +192,17 @@ class _Builder:
 
 def _settings(spec: CompileSpec, device: torch.device) -> BuildSettings:
     return BuildSettings(
-        workspace_size=spec.workspace_size, optimization_level=spec.optimization_level, timing_cache=spec.timing_cache,
-        disable_tf32=spec.disable_tf32, profiling_verbosity=spec.profiling_verbosity, hardware_compatible=spec.hardware_compatible,
-        version_compatible=spec.version_compatible, sparse_weights=spec.sparse_weights, max_aux_streams=spec.max_aux_streams,
+        workspace_size=spec.workspace_size,
+        optimization_level=spec.optimization_level,
+        timing_cache=spec.timing_cache,
+        disable_tf32=spec.disable_tf32,
+        profiling_verbosity=spec.profiling_verbosity,
+        hardware_compatible=spec.hardware_compatible,
+        version_compatible=spec.version_compatible,
+        sparse_weights=spec.sparse_weights,
+        max_aux_streams=spec.max_aux_streams,
         device=device.index or 0,
-    )  # fmt: skip
+    )
 
 
 class _Ranges:
@@ -267,7 +276,7 @@ def finish(loaded: Loaded, partition: Partition, calls: dict[int, Call]) -> torc
 
 
 def _cast_inputs(loaded: Loaded, partition: Partition) -> None:
-    """With half precision, floating inputs may come in either dtype: operators that stay in PyTorch get the module's own."""
+    """With half precision, floating inputs come in either dtype: operators in PyTorch get the module's own."""
     if loaded.spec.precision not in (torch.float16, torch.bfloat16):
         return
     for value in list(loaded.program.graph.inputs())[1:]:
@@ -295,7 +304,7 @@ def _guard_fixed(loaded: Loaded) -> None:
             (leaf.value for leaf in loaded.leaves if leaf.path in ((position,), (argument.name,))),
             argument.default_value,
         )
-        message = f"{argument.name}: this module was compiled for {argument.name}={fixed!r}; compile it again for another value"
+        message = f"{argument.name}: this module was compiled for {fixed!r}; compile it again for another value"
         tp.guard(loaded.program.graph, value, fixed, message)
 
 

@@ -28,8 +28,11 @@ from bridge.unsupported import error_of, unsupported
 if TYPE_CHECKING:
     import onnx
 
-_FREE = {"prim::GetAttr", "prim::TupleConstruct", "prim::ListConstruct", "prim::DictConstruct", "prim::TupleUnpack", "prim::ListUnpack",
-         "prim::TupleIndex", "aten::__getitem__", "prim::RaiseException", "prim::Constant", "prim::unchecked_cast"}  # fmt: skip
+_FREE = {
+    "prim::GetAttr", "prim::TupleConstruct", "prim::ListConstruct", "prim::DictConstruct", "prim::TupleUnpack",
+    "prim::ListUnpack", "prim::TupleIndex", "aten::__getitem__", "prim::RaiseException", "prim::Constant",
+    "prim::unchecked_cast",
+}  # fmt: skip
 _WHOLE = "bridge.compile(module, spec) leaves it to PyTorch and builds engines for the rest"
 
 
@@ -94,7 +97,8 @@ def convert_method_to_trt_engine(module: Any, method_name: str = "forward", spec
     Args:
         module: as for `bridge.compile`.
         method_name: the method to build.
-        spec, settings: as for `bridge.compile`; ``backend="auto"`` is TensorRT where it and a GPU are there, else TensorRT-RTX.
+        spec, settings: as for `bridge.compile`; ``backend="auto"`` is TensorRT where it and a GPU are there, else
+            TensorRT-RTX.
 
     Raises:
         SpecError: a setting or an input cannot be meant; ONNX Runtime is asked for, which has no engines.

@@ -121,7 +121,7 @@ def simplify(graph: Graph) -> None:
 
 
 def _narrow_constants(graph: Graph) -> None:
-    """Constant propagation leaves constants of type ``int?``, which the interpreter refuses: gives them their own type."""
+    """Constant propagation leaves constants of type ``int?``, which the interpreter refuses: types them anew."""
     for node in walk(graph):
         if node.kind() == "prim::Constant" and node.output().type().kind() == "OptionalType":
             node.output().replaceAllUsesWith(constant(graph, node.output().toIValue(), node))

@@ -104,8 +104,9 @@ def error_of(found: list[UnsupportedOperator], hint: str) -> UnsupportedOperator
     """The error that names each operator with its schema, its line and the reason, and starts a rule for the first."""
     starter = next((item.starter for item in found if item.starter), "")
     start = f"\n  To start a rule:\n\n{_indented(starter)}" if starter else ""
+    names = ", ".join(sorted({o.operator for o in found}))
     return UnsupportedOperatorError(
-        f"{len(found)} operator{'s' if len(found) > 1 else ''} cannot be in an engine: {', '.join(sorted({o.operator for o in found}))}",
+        f"{len(found)} operator{'s' if len(found) > 1 else ''} cannot be in an engine: {names}",
         where=found[0].source_line or found[0].module_path or None,
         why="".join(f"\n{_indented(str(item))}" for item in found[:10])
         + (f"\n    and {len(found) - 10} more" if len(found) > 10 else ""),

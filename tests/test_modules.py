@@ -1,4 +1,4 @@
-"""Any module that PyTorch runs, runs after compilation with the same results: one call after another, saved and loaded."""
+"""Any module that PyTorch runs, runs compiled with the same results: one call after another, saved and loaded."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class _Builder:
                 self._add_input(value)
             else:
                 weights.append((value, *weight))
-        large = [value for value in self._large_constants(segment)]
+        large = list(self._large_constants(segment))
         weights += [(value, f"constant_{i}", tp.constant_value(value)) for i, value in enumerate(large)]
         added: dict[str, tp.Value] = {}
         for value, name, tensor in weights:

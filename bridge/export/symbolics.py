@@ -1,4 +1,4 @@
-"""What stands around the exporter's symbolic functions: every node keeps its identity, and no operator ends the export."""
+"""What stands around the exporter's symbolic functions: nodes keep their identity, no operator ends the export."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from bridge.frontend.facts import Facts
 from bridge.frontend.provenance import TAG
 
 _LOG = logging.getLogger("bridge.export")
-_DTYPES = {
-    index: name for index, name in enumerate(
-        ["uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "complex32", "complex64", "complex128", "bool", "qint8",
-         "quint8", "qint32", "bfloat16"]
-    )
-}  # fmt: skip
+_DTYPES = dict(enumerate([
+    "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "complex32", "complex64", "complex128",
+    "bool", "qint8", "quint8", "qint32", "bfloat16",
+]))  # fmt: skip
 
 
 class Symbolics:

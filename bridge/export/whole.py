@@ -1,4 +1,4 @@
-"""A whole method as a TorchScript graph of its own, control flow and all: tensors in, tensors out, weights among the inputs."""
+"""A whole method as a TorchScript graph, control flow and all: tensors in, tensors out, weights among the inputs."""
 
 from __future__ import annotations
 

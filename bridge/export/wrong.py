@@ -66,4 +66,4 @@ def _integers(node: tp.Node, facts: Facts) -> bool:
     tensors = [facts.known_kind(v) for v in node.inputs() if v.type().kind() == "TensorType"]
     output = facts.known_kind(node.output())
     whole = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
-    return output is not None and output.dtype in whole and bool(tensors) and not (output.rank == 0)
+    return output is not None and output.dtype in whole and bool(tensors) and output.rank != 0

@@ -127,7 +127,7 @@ class Memory:
             sets.setdefault("*" if "*" in str(name) else str(name), []).append(value)
 
     def _construct(self, node: tp.Node, inputs: list[tp.Value], outputs: list[tp.Value]) -> None:
-        """Containers share the memory of what is in them; a call that is not understood shares and writes everything."""
+        """Containers share the memory of what is in them; a call not understood shares and writes everything."""
         understood = node.kind().startswith("prim::") and node.kind() not in ("prim::CallMethod", "prim::CallFunction")
         values = [v for v in (*inputs, *outputs) if _holds_memory(v)]
         for value in values[1:]:

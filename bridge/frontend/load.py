@@ -43,7 +43,8 @@ def load(module: Any, spec: CompileSpec, method: str = "forward", *, wants_gpu: 
     """Takes a ScriptModule, nn.Module or ExportedProgram to a frozen program.
 
     Args:
-        wants_gpu: whether the backend runs on GPUs only: a module on the CPU is then compiled for the current GPU, if there is one.
+        wants_gpu: whether the backend runs on GPUs only: a module on the CPU is then compiled for the current GPU,
+            if there is one.
 
     Raises:
         SpecError: the inputs do not fit the module.
@@ -79,7 +80,7 @@ def _as_it_is(module: torch.jit.ScriptModule) -> torch.nn.Module:
 
 
 def _home(module: torch.nn.Module, spec: CompileSpec, wants_gpu: bool) -> torch.device:
-    """Where the compiled module is to run: the spec's device, else a GPU if the backend wants one, else where the module is."""
+    """Where the compiled module runs: the spec's device, else a GPU if the backend wants one, else the module's."""
     if spec.device is not None:
         device: torch.device = spec.device
         return (
@@ -138,7 +139,7 @@ def example_of(spec: CompileSpec, arguments: Sequence[Any], dtype: torch.dtype, 
     """One call's arguments in the method's order."""
     args, kwargs = spec.example_inputs(which, default_dtype=dtype)  # type: ignore[arg-type]
     rest = arguments[len(args) :]
-    return (*args, *(kwargs[a.name] if a.name in kwargs else a.default_value for a in rest))
+    return (*args, *(kwargs.get(a.name, a.default_value) for a in rest))
 
 
 def _on(values: Any, device: torch.device) -> Any:

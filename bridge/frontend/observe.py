@@ -163,7 +163,7 @@ def _instrument(graph: tp.Graph) -> list[str]:
 
 
 def _fill_uninitialized(graph: tp.Graph) -> None:
-    """Gives values that a branch leaves uninitialized one that can be looked at; of tensors, one that is known as none."""
+    """Gives what a branch leaves uninitialized a value that can be looked at; tensors, one known as none."""
     fillers = {"Tensor": torch.empty((), device="meta"), "int": 0, "bool": False, "float": 0.0}
     for node in list(tp.walk(graph)):
         filler = fillers.get(str(node.output().type().annotation_str)) if node.kind() == "prim::Uninitialized" else None

@@ -138,9 +138,10 @@ def _settle_arguments(graph: tp.Graph, inputs: list[Argument]) -> None:
 def _settle_devices(graph: tp.Graph, device: torch.device) -> None:
     """A trace holds the device that it was taken on: the compiled module runs on one device, this one."""
     for node in list(tp.walk(graph)):
-        if node.kind() == "prim::Constant" and node.output().type().kind() == "DeviceObjType":
-            if torch.device(tp.constant_value(node.output())) != device:
-                node.output().replaceAllUsesWith(tp.constant(graph, device, node))
+        if node.kind() != "prim::Constant" or node.output().type().kind() != "DeviceObjType":
+            continue
+        if torch.device(tp.constant_value(node.output())) != device:
+            node.output().replaceAllUsesWith(tp.constant(graph, device, node))
 
 
 def _settle_absent_parameters(module: torch.jit.ScriptModule, graph: tp.Graph) -> None:

@@ -75,8 +75,10 @@ def _source(value: tp.Value) -> tuple[object, ...]:
     return (value.debugName(),)
 
 
-_READERS = {"prim::ListUnpack", "aten::__getitem__", "aten::len", "aten::eq", "aten::ne", "aten::format", "aten::view", "aten::reshape",
-            "aten::expand", "prim::TupleConstruct"}  # fmt: skip
+_READERS = {
+    "prim::ListUnpack", "aten::__getitem__", "aten::len", "aten::eq", "aten::ne", "aten::format", "aten::view",
+    "aten::reshape", "aten::expand", "prim::TupleConstruct",
+}  # fmt: skip
 _LOWERINGS = {
     "prim::TupleUnpack": _tuple_unpack, "prim::TupleIndex": _tuple_index, "prim::ListUnpack": _list_unpack,
     "aten::__getitem__": _get_item, "aten::eq": _compare, "aten::ne": _compare,

@@ -18,8 +18,9 @@ ENGINE_DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.int32, torc
 MOST_DIMENSIONS = 8
 SMALL_CONSTANT = 1024
 _STRUCTURE = {
-    "prim::TupleConstruct", "prim::TupleUnpack", "prim::TupleIndex", "prim::DictConstruct", "prim::ListConstruct", "prim::ListUnpack",
-    "prim::GetAttr", "prim::SetAttr", "prim::Constant", "prim::unchecked_cast", "aten::__getitem__", "prim::Uninitialized", "prim::Return",
+    "prim::TupleConstruct", "prim::TupleUnpack", "prim::TupleIndex", "prim::DictConstruct", "prim::ListConstruct",
+    "prim::ListUnpack", "prim::GetAttr", "prim::SetAttr", "prim::Constant", "prim::unchecked_cast",
+    "aten::__getitem__", "prim::Uninitialized", "prim::Return",
 }  # fmt: skip
 _RANDOM_UNLESS_ZERO = {
     "aten::scaled_dot_product_attention": "dropout_p", "aten::_scaled_dot_product_attention_math": "dropout_p",
@@ -86,7 +87,7 @@ class Roles:
         return Role.TORCH
 
     def _is_free(self, node: tp.Node) -> bool:
-        """Arithmetic on sizes, and lists built for one operator: cheap, without effect, copied to where they are used."""
+        """Arithmetic on sizes, and lists built for one operator: cheap, without effect, copied to their users."""
         if (
             list(node.blocks())
             or node.kind() in ("prim::GetAttr", "prim::RaiseException", "prim::Uninitialized")

@@ -51,7 +51,10 @@ def _reorder(cut: Cut) -> None:
 
 
 def _replace(graph: tp.Graph, segment: Segment, call: Call, replaced: dict[str, tp.Value]) -> None:
-    """Puts a call behind a segment; ``replaced`` has the results of earlier calls by the names of the values that they replace."""
+    """Puts a call behind a segment.
+
+    ``replaced`` has the results of earlier calls, by the names of the values that they replace.
+    """
     last = segment.nodes[-1]
     inputs = [replaced.get(value.debugName(), value) for value in call.inputs]
     names = [value.debugName() for value in segment.outputs]

@@ -53,7 +53,8 @@ def _verdict(found: DryRun) -> str:
     count = f"{engines} engine{'' if engines == 1 else 's'}"
     if not left:
         return f"{found.title}.{found.method}: all {found.operators} operators in {count}"
-    return f"{found.title}.{found.method}: {found.operators - left} of {found.operators} operators in {count}, {left} in PyTorch"
+    inside = f"{found.operators - left} of {found.operators} operators"
+    return f"{found.title}.{found.method}: {inside} in {count}, {left} in PyTorch"
 
 
 def _operators(segment: PlannedSegment) -> str:
@@ -83,8 +84,8 @@ def _segment(index: int, segment: PlannedSegment) -> Html:
     listed = "".join(f"<li><code>{escape(node)}</code></li>" for node in segment.nodes)
     where = "" if segment.block == "graph" else f" in {escape(segment.block)}"
     return Html(
-        f'<h3 id="engine-{index}">Engine {index}{where}</h3><p>{escape(_operators(segment))}; {segment.onnx_nodes:,} ONNX nodes, '
-        f"weights of {amount(segment.weights)}; rewrite rules: {escape(rules)}</p>"
+        f'<h3 id="engine-{index}">Engine {index}{where}</h3>'
+        f"<p>{escape(_operators(segment))}; {segment.onnx_nodes:,} ONNX nodes, weights of {amount(segment.weights)}; rewrite rules: {escape(rules)}</p>"
         f"{table(('', 'name', 'dtype', 'shape', 'smallest / usual / largest'), rows)}"
         f"<details><summary>{len(segment.nodes):,} nodes</summary><ol>{listed}</ol></details>"
     )

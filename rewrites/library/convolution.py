@@ -53,9 +53,9 @@ def explicit_pads(node, auto_pad):
     ones = [1] * len(kernel)
     strides, dilations = node.given.get("strides", ones), node.given.get("dilations", ones)
     totals = []
-    for size, k, stride, dilation in zip(sizes, kernel, strides, dilations):
+    for size, k, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
         reach = (k - 1) * dilation + 1
         totals.append(reach - 1 if stride == 1 else max((-(-size // stride) - 1) * stride + reach - size, 0))
     small = [t // 2 for t in totals]
-    large = [t - s for t, s in zip(totals, small)]
+    large = [t - s for t, s in zip(totals, small, strict=True)]
     return [*small, *large] if auto_pad == "SAME_UPPER" else [*large, *small]

@@ -36,8 +36,15 @@ class Case:
 CASES: list[Case] = []
 
 
-def case(calls: Sequence[tuple[Any, ...]], engines: tuple[int, int], *, trace: bool = False, spec: Any = None, tolerance: float = 1e-4,
-         **settings: Any) -> Callable[[type[nn.Module]], type[nn.Module]]:  # fmt: skip
+def case(
+    calls: Sequence[tuple[Any, ...]],
+    engines: tuple[int, int],
+    *,
+    trace: bool = False,
+    spec: Any = None,
+    tolerance: float = 1e-4,
+    **settings: Any,
+) -> Callable[[type[nn.Module]], type[nn.Module]]:
     """Adds a module class to the table."""
 
     def add(module: type[nn.Module]) -> type[nn.Module]:
