@@ -92,7 +92,7 @@ class _Divider:
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded, self.program, self.spec = loaded, loaded.program, loaded.spec
-        self.memory = Memory(self.program.graph)
+        self.memory = Memory(self.program.graph, self.program.others)
         self.translator = Translator(self.program, self.spec, loaded.leaves, _parser(self.spec), self.memory.paths)
         self.known: dict[tuple[object, ...], Translation] = {}
 
@@ -270,7 +270,7 @@ def finish(loaded: Loaded, partition: Partition, calls: dict[int, Call]) -> torc
     _guard_fixed(loaded)
     for node in tp.walk(program.graph):
         tp.remove_attributes([node], TAG)
-    module = tp.freeze(program.module, [program.method])
+    module = tp.freeze(program.module, tp.kept_methods(program.module, program.method))
     _report(partition, calls)
     return module
 

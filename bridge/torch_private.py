@@ -65,6 +65,11 @@ def schema_of(module: torch.jit.ScriptModule, method: str = "forward") -> _C.Fun
     return module._c._get_method(method).schema
 
 
+def kept_methods(module: torch.jit.ScriptModule, method: str) -> list[str]:
+    """``method`` and the other public methods, which stay as they are."""
+    return [method, *(name for name in method_names(module) if name != method and not name.startswith("_"))]
+
+
 # Graphs --------------------------------------------------------------------------------------------------------------
 
 

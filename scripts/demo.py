@@ -113,7 +113,7 @@ class Trial:
         self.build_time = time.perf_counter() - start
         self.file = folder / "model_trt.ts"
         torch.jit.save(compiled, str(self.file))
-        headers = [engine.plan.header for engine in bridge.inspect(compiled).engines]
+        headers = [engine.header for engine in bridge.inspect(compiled, layers=False).engines]
         self.backend = headers[0].backend if headers else "pytorch"
         self.made = f"{headers[0].backend} {headers[0].version}" if headers else "PyTorch only"
 

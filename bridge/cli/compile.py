@@ -37,7 +37,7 @@ def compile_module(
     from bridge.cli.arguments import described, spec_inputs
     from bridge.cli.files import argument_names, load_module
     from bridge.logging import quiet_exporter
-    from bridge.report import amount, inspect, seconds
+    from bridge.report import amount, seconds
 
     module = load_module(model)
     found = described(inputs or (), minima or (), optima or (), maxima or (), dtypes or ())
@@ -49,7 +49,7 @@ def compile_module(
     took = time.perf_counter() - start
     with quiet_exporter():
         torch.jit.save(compiled, str(target))
-    engines = inspect(compiled).engines
-    made = ", ".join(sorted({f"{one.plan.header.backend} {one.plan.header.version}" for one in engines}))
+    engines = bridge.inspect(compiled, layers=False).engines
+    made = ", ".join(sorted({f"{one.header.backend} {one.header.version}" for one in engines}))
     count = f"engines: {len(engines)} ({made})" if engines else "no engine: all in PyTorch"
     typer.echo(f"{target}: {count}, {amount(target.stat().st_size)}, in {seconds(took)}")

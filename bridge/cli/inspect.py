@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,19 +20,7 @@ def inspect_file(
 
     bridge inspect model_trt.ts --layers
     """
-    from bridge.report import inspect
+    import bridge
 
-    found = inspect(_opened(file), layers=layers)
+    found = bridge.inspect(file, layers=layers)
     typer.echo(json.dumps(found.to_dict(), indent=2, default=str) if as_json else str(found))
-
-
-def _opened(file: Path) -> Any:
-    from bridge.cli.files import load_module
-    from bridge.errors import BridgeError
-    from bridge.runtime.module import embed_engine_in_new_module
-
-    if not file.is_file():
-        raise BridgeError(f"there is no file {file}")
-    with file.open("rb") as opened:
-        is_archive = opened.read(2) == b"PK"
-    return load_module(file) if is_archive else embed_engine_in_new_module(file.read_bytes())

@@ -62,9 +62,9 @@ def run_module(
 
 
 def _home(module: Any) -> str:
-    from bridge.report import inspect
+    import bridge
 
-    kinds = {engine.plan.header.backend for engine in inspect(module).engines}
+    kinds = {engine.header.backend for engine in bridge.inspect(module, layers=False).engines}
     return "cuda" if kinds & {"tensorrt", "tensorrt_rtx"} else "cpu"
 
 
@@ -84,13 +84,14 @@ def _arguments(module: Any, inputs: Sequence[str], load: Path | None, seed: int)
 
 def _known(module: Any) -> list[Any]:
     """The inputs as the module's one engine knows them."""
+    import bridge
     from bridge.cli.arguments import Described
     from bridge.cli.files import argument_names
     from bridge.errors import SpecError
-    from bridge.report import inspect
 
-    engines = inspect(module).engines
-    inputs = engines[0].signature.inputs if len(engines) == 1 else ()
+    engines = bridge.inspect(module, layers=False).engines
+    signature = engines[0].signature if len(engines) == 1 else None
+    inputs = signature.inputs if signature is not None else ()
     if not inputs or len(inputs) != len(argument_names(module)) or any(one.dims is None for one in inputs):
         raise SpecError("the shapes of the inputs are not known", hint="give --input NAME:SHAPE, or --load FILE")
     return [

@@ -6,15 +6,21 @@ Writing into a list or dict (``append``) is kept apart from writing into the ten
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bridge import torch_private as tp
 
 _RETURNS_ITS_INPUT = {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout"}
 
 
 class Memory:
-    """The sets of values of one graph and what is written."""
+    """The sets of values of one graph and what is written.
 
-    def __init__(self, graph: tp.Graph) -> None:
+    Args:
+        others: graphs of the module's other methods, which may write to its attributes between two calls.
+    """
+
+    def __init__(self, graph: tp.Graph, others: Sequence[tp.Graph] = ()) -> None:
         self._parent: dict[str, str] = {}
         self._written: set[str] = set()
         self._containers_written: set[str] = set()
@@ -24,8 +30,16 @@ class Memory:
         for block in tp.blocks(graph):
             for node in block.nodes():
                 self._visit(node)
+        for other in others:
+            self._tensor_writes += Memory(other).written_attributes()
         self._written = {self._find(name) for name in self._tensor_writes}
         self._containers_written = {self._find(name) for name in self._container_writes}
+
+    def written_attributes(self) -> list[str]:
+        """Keys of the module's attributes that may be written to."""
+        read = (f"@{path}" for path in self.paths.values())
+        found = [key for key in read if self._find(key) in self._written | self._containers_written]
+        return [*found, *(key for key in self._tensor_writes if key.startswith("@"))]
 
     def written(self, value: tp.Value) -> bool:
         """Whether the memory of a tensor, or the list or dict itself, may be written to."""

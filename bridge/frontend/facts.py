@@ -6,6 +6,7 @@ rank), its shape and its content. What varies with nothing may be folded into th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
@@ -107,11 +108,14 @@ class Argument:
     value: Any = None
 
 
-def reason(graph: tp.Graph, seen: Observations, inputs: list[Argument]) -> Facts:
+def reason(
+    graph: tp.Graph, seen: Observations, inputs: list[Argument], others: Sequence[tp.Graph] = ()
+) -> Facts:
     """Carries what the graph's inputs vary with to every value.
 
     Args:
         inputs: one for each input of ``graph`` but the module itself, which comes first.
+        others: graphs of the module's other methods, which may change its attributes between two calls.
     """
     facts = Facts(seen)
     values = list(graph.inputs())
@@ -120,7 +124,7 @@ def reason(graph: tp.Graph, seen: Observations, inputs: list[Argument]) -> Facts
         facts.varies[value.debugName()] = argument.fact
         if argument.dims is not None:
             facts.dims[value.debugName()] = argument.dims
-    reasoner = _Reasoner(facts, graph)
+    reasoner = _Reasoner(facts, graph, others)
     reasoner.run()
     facts.dims.update(_propagated(graph, facts))
     reasoner.run()
@@ -143,11 +147,13 @@ def _propagated(graph: tp.Graph, facts: Facts) -> dict[str, tuple[int | None, ..
 
 
 class _Reasoner:
-    def __init__(self, facts: Facts, graph: tp.Graph) -> None:
-        self.facts, self.graph, self.memory = facts, graph, Memory(graph)
+    def __init__(self, facts: Facts, graph: tp.Graph, others: Sequence[tp.Graph]) -> None:
+        self.facts, self.graph, self.memory = facts, graph, Memory(graph, others)
         self.written: dict[str, Fact] = {}
         self.nothing = {n.output().debugName() for n in tp.walk(graph) if n.kind() == "prim::Uninitialized"}
-        self.set_attributes = {node.s("name") for node in tp.walk(graph) if node.kind() == "prim::SetAttr"}
+        self.set_attributes = {
+            node.s("name") for one in (graph, *others) for node in tp.walk(one) if node.kind() == "prim::SetAttr"
+        }
         self.reshaped = {self.memory.place(next(iter(n.inputs()))) for n in tp.walk(graph) if n.kind() in _RESHAPES_IN_PLACE}
 
     def run(self) -> None:

@@ -54,6 +54,11 @@ class Program:
         return tp.graph_of(self.module, self.method)
 
     @property
+    def others(self) -> list[tp.Graph]:
+        """The graphs of the module's other methods, which stay as they are."""
+        return [tp.graph_of(self.module, name) for name in tp.kept_methods(self.module, self.method)[1:]]
+
+    @property
     def arguments(self) -> list[str]:
         """The method's argument names without ``self``."""
         return [argument.name for argument in tp.schema_of(self.module, self.method).arguments][1:]
@@ -95,9 +100,10 @@ def prepare(
     tp.simplify(graph)
     _retag(frozen, graph, table)
     facts = Facts(Observations())
+    others = [tp.graph_of(frozen, name) for name in tp.kept_methods(frozen, method)[1:]]
     for _ in range(_ROUNDS):
         structure.lower(graph)
-        facts = facts_.reason(graph, observe(frozen, method, [example]), inputs)
+        facts = facts_.reason(graph, observe(frozen, method, [example]), inputs, others)
         if not facts_.fold(graph, facts, device):
             break
         tp.simplify(graph)
@@ -124,7 +130,7 @@ def _freeze(module: torch.jit.ScriptModule, method: str) -> tuple[torch.jit.Scri
     graph = tp.graph_of(module, method)
     tp.inline(graph)
     provenance_.tag(module, graph, calls, table)
-    return tp.freeze(module, [method]), table
+    return tp.freeze(module, tp.kept_methods(module, method)), table
 
 
 def _settle_arguments(graph: tp.Graph, inputs: list[Argument]) -> None:

@@ -1,7 +1,6 @@
 """The shared pieces of every report: HTML pages that stand alone, tables for the terminal."""
 
-from bridge.report.engines import EngineReport, Inspection, inspect
 from bridge.report.html import Html, chart, page, table
 from bridge.report.terminal import amount, seconds, to_text
 
-__all__ = ["EngineReport", "Html", "Inspection", "amount", "chart", "inspect", "page", "seconds", "table", "to_text"]
+__all__ = ["Html", "amount", "chart", "page", "seconds", "table", "to_text"]

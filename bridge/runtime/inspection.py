@@ -35,7 +35,7 @@ class EngineInspection:
         calls: how many places of the module call it.
         layers: a dict for each layer, with its name, type and origin as far as the backend tells; None where the engine
             cannot be opened here.
-        why_no_layers: why it could not be opened.
+        why_no_layers: why there are none.
     """
 
     header: PlanHeader
@@ -64,7 +64,7 @@ class EngineInspection:
 
     def _layer_lines(self) -> list[str]:
         if self.layers is None:
-            return [f"  layers cannot be listed here: {self.why_no_layers}"]
+            return [f"  layers: {self.why_no_layers}"]
         return [f"  {len(self.layers)} layers", *[f"    {_layer(layer)}" for layer in self.layers]]
 
 
@@ -110,61 +110,69 @@ class Inspection:
 
 
 def inspect(
-    subject: torch.nn.Module | Plan | bytes | bytearray | memoryview | str | PathLike[str], *, backend: str = "tensorrt"
+    subject: torch.nn.Module | Plan | bytes | bytearray | memoryview | str | PathLike[str],
+    *,
+    layers: bool = True,
+    backend: str = "tensorrt",
 ) -> Inspection:
     """What a compiled module or an engine is made of.
 
     Args:
         subject: a compiled or loaded module, a plan, the bytes of a plan or of a serialized engine, or the path of a
             file that holds a saved module, a plan or an engine.
+        layers: also ask the engines for their layers, which loads them: TensorRT's need their GPU.
         backend: ``"tensorrt"`` or ``"tensorrt_rtx"``: what a serialized engine is for.
 
     Raises:
         BridgeError: the file or the bytes are none of these, or a serialized engine cannot be opened here.
     """
     if isinstance(subject, torch.nn.Module):
-        return _of_module(subject)
+        return _of_module(subject, layers)
     if isinstance(subject, Plan):
-        return Inspection((_of_plan(subject),))
+        return Inspection((_of_plan(subject, layers=layers),))
     if isinstance(subject, bytes | bytearray | memoryview):
         plan = Plan.from_bytes(subject) if Plan.is_plan(subject) else plan_of_engine(subject, backend)
-        return Inspection((_of_plan(plan),))
-    return _of_file(Path(subject), backend)
+        return Inspection((_of_plan(plan, layers=layers),))
+    return _of_file(Path(subject), layers, backend)
 
 
-def _of_file(path: Path, backend: str) -> Inspection:
+def _of_file(path: Path, layers: bool, backend: str) -> Inspection:
     if not path.is_file():
         raise BridgeError("there is no such file", where=str(path))
     if not zipfile.is_zipfile(path):
-        return inspect(path.read_bytes(), backend=backend)
+        return inspect(path.read_bytes(), layers=layers, backend=backend)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*deprecated")
         try:
             module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-            return _of_module(module)
+            return _of_module(module, layers)
         except RuntimeError as error:
             raise BridgeError(
                 "this is no TorchScript module", where=str(path), why=str(error).splitlines()[0]
             ) from error
 
 
-def _of_module(module: torch.nn.Module) -> Inspection:
+def _of_module(module: torch.nn.Module, layers: bool) -> Inspection:
     """One entry for each engine, however many calls share it."""
     found: dict[str, tuple[Plan, Signature, int]] = {}
     for call in engine_calls(module):
         plan = Plan.from_tensor(call.plan)
         calls = found[plan.digest][2] if plan.digest in found else 0
         found[plan.digest] = (plan, call.signature, calls + 1)
-    return Inspection(tuple(_of_plan(*entry) for entry in found.values()))
+    return Inspection(tuple(_of_plan(*entry, layers=layers) for entry in found.values()))
 
 
-def _of_plan(plan: Plan, signature: Signature | None = None, calls: int = 1) -> EngineInspection:
-    layers, why = None, None
+def _of_plan(plan: Plan, signature: Signature | None = None, calls: int = 1, *, layers: bool) -> EngineInspection:
+    listed, why = _layers(plan) if layers else (None, "not asked for")
+    return EngineInspection(plan.header, plan.digest, plan.to_tensor().numel(), signature, calls, listed, why)
+
+
+def _layers(plan: Plan) -> tuple[list[dict[str, Any]] | None, str | None]:
+    """The engine's layers, or why they cannot be had here."""
     try:
-        layers = load(plan, session_device(plan.header.backend, [])).describe()
+        return load(plan, session_device(plan.header.backend, [])).describe(), None
     except BridgeError as error:
-        why = error.why or error.what
-    return EngineInspection(plan.header, plan.digest, plan.to_tensor().numel(), signature, calls, layers, why)
+        return None, error.why or error.what
 
 
 def _binding(binding: Binding) -> str:

@@ -3,9 +3,8 @@
 from html.parser import HTMLParser
 
 import pytest
-import torch
 
-from bridge.report import Inspection, amount, chart, inspect, page, seconds, table
+from bridge.report import amount, chart, page, seconds, table
 from bridge.report.html import Html, section
 from bridge.report.terminal import grid, to_text
 
@@ -67,8 +66,3 @@ def test_amounts(size: int, text: str) -> None:
 @pytest.mark.parametrize(("time", "text"), [(2.5, "2.5 s"), (0.0042, "4.2 ms"), (42e-6, "42 us"), (3e-9, "3 ns")])
 def test_durations(time: float, text: str) -> None:
     assert seconds(time) == text
-
-
-def test_a_module_without_engines() -> None:
-    found = inspect(torch.nn.ReLU())
-    assert found == Inspection(()) and "runs in PyTorch" in str(found)

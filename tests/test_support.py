@@ -1,0 +1,91 @@
+"""What is found out without building: support of one method, and a dry run of the whole."""
+
+import json
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import bridge
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated")
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 64), nn.Linear(64, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        x = torch.special.zeta(x + 2, x + 1)
+        return self.last(x)
+
+    @torch.jit.export
+    def plain(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.tanh(x))
+
+
+@pytest.fixture(scope="module")
+def mixed() -> torch.jit.ScriptModule:
+    return torch.jit.script(Mixed().eval())
+
+
+ROWS = bridge.Input(min_shape=(1, 64), opt_shape=(4, 64), max_shape=(8, 64))
+
+
+def test_support_of_a_method(mixed: torch.jit.ScriptModule) -> None:
+    found = bridge.check_method_op_support(mixed, spec=[(4, 64)])
+    assert not found.supported
+    (operator,) = found.unsupported
+    assert operator.operator == "aten::special_zeta" and operator.schema.startswith("aten::special_zeta(Tensor self")
+    assert re.match(r"test_support.py:\d+ in forward", operator.source_line) and operator.reason
+    assert "1 of" in str(found) and "special_zeta" in str(found)
+    other = bridge.check_method_op_support(mixed, "plain", [(4, 64)])
+    assert other.supported and other.operators == 2 and "all 2 operators" in str(other)
+
+
+def test_a_dry_run_decides_as_compile_does(mixed: torch.jit.ScriptModule) -> None:
+    found = bridge.dryrun(mixed, [ROWS], backend="onnxruntime")
+    compiled = bridge.compile(mixed, [ROWS], backend="onnxruntime")
+    assert len(found.segments) == len(bridge.inspect(compiled, layers=False).engines) == 2
+    first, last = found.segments
+    assert first.operators["aten::linear"] == 1 and first.weights == 4 * (64 * 64 + 64)
+    assert [(t.name, t.dtype, t.shape[1:]) for t in first.inputs] == [("x", "float32", (64,))]
+    assert first.ranges["x"] == ((1, 64), (4, 64), (8, 64))
+    assert [t.name for t in last.outputs] == ["output"] and "last" in last.nodes[0]
+    assert [step for step, _ in found.steps] == ["engine", "PyTorch", "engine"]
+
+
+def test_settings_are_reasons_with_their_remedy(mixed: torch.jit.ScriptModule) -> None:
+    found = bridge.dryrun(mixed, [(4, 64)], method_name="plain", torch_executed_ops=["aten::tanh"])
+    (operator,) = found.unsupported
+    assert operator.operator == "aten::tanh" and operator.remedy == "take it out of torch_executed_ops"
+    assert not operator.starter
+
+
+def test_a_dry_run_as_text_data_and_page(mixed: torch.jit.ScriptModule, tmp_path) -> None:
+    found = bridge.dryrun(mixed, [ROWS], backend="onnxruntime")
+    text = str(found)
+    assert all(
+        word in text for word in ("2 engines", "1 in PyTorch", "aten::special_zeta", "test_support.py", "x: float32")
+    )
+    data = json.loads(json.dumps(found.to_dict()))
+    assert data["unsupported"][0]["operator"] == "aten::special_zeta" and len(data["segments"]) == 2
+    found.save(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('id="engine-') == 2 and "<svg" in page and "aten::special_zeta" in page
+    assert not re.search(r'(src|href)="(?!#)', page), "the page loads nothing"
+
+
+def test_branches_that_the_example_did_not_run_are_told() -> None:
+    class Branch(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if bool(x.sum() > 1e9):
+                x = torch.sin(x)
+            return x + 1
+
+    found = bridge.dryrun(torch.jit.script(Branch()), [torch.ones(2, 3)], backend="onnxruntime")
+    reasons = {item.operator: item.reason for item in found.unsupported}
+    assert "example did not run" in reasons["aten::sin"]
