@@ -47,7 +47,7 @@ class Symbolics:
         result = self._run(symbolic, arguments, identity, original if known else None, inputs)
         if identity is not None:
             for new in new_nodes:
-                if not new.hasAttribute(TAG):
+                if not new.hasAttribute(TAG) and new.kind() != "prim::Constant":  # a None with a tag is no None
                     new.i_(TAG, identity)
             if known and original is not None:
                 self._give_types(result, original)
