@@ -13,6 +13,7 @@ from bridge import torch_private as tp
 from bridge.frontend.alias import Memory
 from bridge.frontend.provenance import TAG
 from bridge.partition.roles import Role, Roles
+from bridge.partition.worth import why_not_worth
 
 _EFFECTS = {"prim::RaiseException", "prim::SetAttr", "prim::Print", "aten::warn"}
 
@@ -49,10 +50,29 @@ class Cut:
 
 
 def cut(graph: tp.Graph, roles: Roles, memory: Memory) -> list[Cut]:
-    """A schedule for every block of ``graph`` that holds a segment."""
+    """A schedule for every block of ``graph`` that holds a segment; what is not worth an engine is left to PyTorch."""
     keep_aliases(graph, roles, memory)
-    cuts = [_Scheduler(block, roles, memory).run() for block in tp.blocks(graph)]
-    return [schedule for schedule in cuts if schedule.segments]
+    while True:
+        cuts = [_Scheduler(block, roles, memory).run() for block in tp.blocks(graph)]
+        segments = [segment for schedule in cuts for segment in schedule.segments]
+        if _is_whole(graph, segments, roles) or not _leave_cheap(segments, roles):
+            return [schedule for schedule in cuts if schedule.segments]
+
+
+def _is_whole(graph: tp.Graph, segments: list[Segment], roles: Roles) -> bool:
+    """Whether one engine does all that the graph does."""
+    return len(segments) == 1 and not any(roles.of(node) is Role.TORCH and tp.schema(node) is not None for node in tp.walk(graph))
+
+
+def _leave_cheap(segments: list[Segment], roles: Roles) -> bool:
+    """Leaves the nodes of segments that are not worth an engine to PyTorch; tells whether there were any."""
+    found = False
+    for segment in segments:
+        reason = why_not_worth(segment.nodes)
+        for node in segment.nodes if reason is not None else ():
+            roles.stay(node, str(reason))
+            found = True
+    return found
 
 
 def keep_aliases(graph: tp.Graph, roles: Roles, memory: Memory) -> None:

@@ -172,7 +172,7 @@ class CacheLoop(nn.Module):
         return out
 
 
-@case([(floats(2, 5, 8), torch.tensor([5, 3])), (floats(3, 4, 8), torch.tensor([4, 1, 2]))], (1, 1))
+@case([(floats(2, 5, 8), torch.tensor([5, 3])), (floats(3, 4, 8), torch.tensor([4, 1, 2]))], (1, 3))
 class MaskedAttention(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -92,7 +92,7 @@ class Deformable(nn.Module):
         return torch.relu(moved) + 1
 
 
-@case([(X,), (Y,)], (2, 3), trace=True)
+@case([(X,), (Y,)], (1, 3), trace=True)
 class CustomOperator(nn.Module):
     def __init__(self) -> None:
         super().__init__()
