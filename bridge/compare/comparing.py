@@ -1,0 +1,71 @@
+"""`bridge.compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bridge.compare.inputs import input_sets
+from bridge.compare.layers import compare_layers
+from bridge.compare.outputs import OutputRow, Tolerance, compare_outputs, feed_of, quiet_polygraphy
+from bridge.compare.results import ComparisonReport
+from bridge.compare.runners import Contender
+from bridge.compare.tracing import comparable_of
+
+
+def compare(
+    reference: Any,
+    compiled: Any,
+    inputs: Any,
+    *,
+    layers: bool = False,
+    rtol: Tolerance = None,
+    atol: Tolerance = None,
+    spec: Any = None,
+    save_inputs: str | Path | None = None,
+    **settings: Any,
+) -> ComparisonReport:
+    """Runs two of the same on the same inputs, and tells whether and where they differ.
+
+    Args:
+        reference, compiled: each a torch.nn.Module (compiled or not), a ScriptModule, an ExportedProgram, an
+            onnx.ModelProto, a TensorRT engine's bytes, or the path of one of them.
+        inputs: the arguments of one call: a tensor, a tuple of arguments, or a dict by name. A list of tuples or of
+            dicts holds several sets.
+        layers: also compare the result of every operator of the reference with those of the exported and of the
+            rewritten ONNX graph in ONNX Runtime, on the set of inputs that came out worst, and name the first that
+            diverges. The graphs are made from the reference as `bridge.compile` makes them with ``spec``; when
+            ``compiled`` is a model of `bridge.to_onnx`, it is taken instead.
+        rtol: relative tolerance: for all outputs, or by output name (``""`` for the others). By default by dtype:
+            1e-3 for float32, 2e-2 for float16, 5e-2 for bfloat16, none for integers.
+        atol: absolute tolerance, likewise; by default ``rtol`` times the root mean square of the reference's output.
+            An element is right when it is within either tolerance.
+        spec, settings: as for `bridge.compile`, for ``layers``.
+        save_inputs: writes the inputs to this file, in Polygraphy's JSON.
+
+    Raises:
+        SpecError: the inputs or tolerances cannot be meant.
+        BridgeError: one of the two cannot be opened or run here.
+    """
+    sets = input_sets(inputs)
+    left, right = Contender(reference, "reference"), Contender(compiled, "compiled")
+    if save_inputs:
+        _save([feed_of(left, right, one) for one in sets], Path(save_inputs))
+    rows = [row for i, one in enumerate(sets) for row in compare_outputs(left, right, one, i, rtol, atol)]
+    found, noise = [], 0.0
+    if layers:
+        worst = max(rows, key=_badness).inputs
+        graphs = comparable_of(left, right, sets[worst], spec, settings)
+        found, noise = compare_layers(graphs), graphs.noise
+    return ComparisonReport(left.label, right.label, rows, found, noise)
+
+
+def _badness(row: OutputRow) -> float:
+    return row.figures.relative if row.figures is not None else float("inf")
+
+
+def _save(feeds: list[dict[str, Any]], path: Path) -> None:
+    from polygraphy.json import save_json
+
+    with quiet_polygraphy():
+        save_json([{name: tensor.numpy() for name, tensor in feed.items()} for feed in feeds], str(path))

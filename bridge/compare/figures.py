@@ -1,0 +1,71 @@
+"""How far two arrays are apart, in figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The distance of an array from its reference; elements that are NaN or the same infinity in both count as equal.
+
+    Attributes:
+        max_absolute, mean_absolute: of the elements' differences.
+        relative: norm of the difference over the norm of the reference.
+        cosine: of the angle between the two, as vectors; 1 for the same direction.
+        snr: signal to noise, in decibels; infinite when they are equal.
+    """
+
+    max_absolute: float
+    mean_absolute: float
+    relative: float
+    cosine: float
+    snr: float
+
+
+def figures_of(reference: Array, other: Array) -> Figures:
+    """The figures of two arrays of one shape."""
+    expected, found = comparable(reference, other)
+    if not expected.size:
+        return Figures(0.0, 0.0, 0.0, 1.0, math.inf)
+    difference = np.abs(found - expected)
+    if not np.isfinite(difference).all():
+        return Figures(math.inf, math.inf, math.inf, math.nan, -math.inf)
+    signal, noise = float(np.linalg.norm(expected)), float(np.linalg.norm(difference))
+    relative = noise / signal if signal else math.inf if noise else 0.0
+    return Figures(float(difference.max()), float(difference.mean()), relative, _cosine(expected, found, signal), _decibels(relative))
+
+
+def comparable(reference: Array, other: Array) -> tuple[Array, Array]:
+    """Both in double precision and flat, with zeros where both are NaN or the same infinity."""
+    expected, found = _wide(reference), _wide(other)
+    odd = ~np.isfinite(expected)
+    if odd.any():
+        same = odd & ((expected == found) | (np.isnan(expected) & np.isnan(found)))
+        expected, found = np.where(same, 0.0, expected), np.where(same, 0.0, found)
+    return expected, found
+
+
+def _wide(array: Array) -> Array:
+    if np.iscomplexobj(array):
+        array = np.ascontiguousarray(array).reshape(-1).view(array.real.dtype)
+    return np.asarray(array).astype(np.float64).reshape(-1)
+
+
+def _cosine(expected: Array, found: Array, signal: float) -> float:
+    length = float(np.linalg.norm(found))
+    if not signal or not length:
+        return 1.0 if signal == length else 0.0
+    return max(-1.0, min(1.0, float(expected @ found) / (signal * length)))
+
+
+def _decibels(relative: float) -> float:
+    if relative == 0:
+        return math.inf
+    return -math.inf if math.isinf(relative) else -20 * math.log10(relative)

@@ -1,0 +1,86 @@
+"""Inputs to compare with, and the names of what goes in and comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from bridge.errors import SpecError
+
+
+@dataclass(frozen=True)
+class InputSet:
+    """The arguments of one call."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def leaves(self, argument_names: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Every tensor by a dotted name, in order."""
+        names = [*argument_names, *(f"input_{i}" for i in range(len(argument_names), len(self.args)))]
+        pairs = [*zip(names, self.args, strict=False), *self.kwargs.items()]
+        return {key: value for name, item in pairs for key, value in tensors_in(item, name).items()}
+
+    def filled(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """(args, kwargs) with these tensors, in order, in the places of its own."""
+        remaining = iter(tensors)
+        filled = pytree.tree_map(lambda v: next(remaining) if isinstance(v, torch.Tensor) else v, (self.args, self.kwargs))
+        return filled[0], filled[1]
+
+
+def input_sets(inputs: Any) -> list[InputSet]:
+    """One set, or several: a list whose items are all tuples or dicts holds one set an item.
+
+    Raises:
+        SpecError: there are none.
+    """
+    several = isinstance(inputs, list) and inputs and all(isinstance(item, tuple | dict) for item in inputs)
+    found = [_input_set(item) for item in (inputs if several else [inputs])]
+    if not all(one.args or one.kwargs for one in found):
+        raise SpecError("inputs: nothing to compare with", hint="give a tuple of tensors, or a list of such tuples")
+    return found
+
+
+def _input_set(given: Any) -> InputSet:
+    given = pytree.tree_map(lambda v: torch.from_numpy(v) if isinstance(v, np.ndarray) else v, given)
+    if isinstance(given, Mapping):
+        return InputSet((), dict(given))
+    return InputSet(tuple(given), {}) if isinstance(given, tuple | list) else InputSet((given,), {})
+
+
+def argument_names(module: torch.nn.Module) -> list[str]:
+    """The names of forward's arguments, without self."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return [argument.name for argument in module.forward.schema.arguments[1:]]
+    parameters = inspect.signature(module.forward).parameters.values()
+    return [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def tensors_in(value: Any, name: str = "") -> dict[str, torch.Tensor]:
+    """Every tensor in a nest by a dotted name: keys, fields, positions; results go by ``output`` and ``output_0``."""
+    if isinstance(value, torch.Tensor):
+        return {name or "output": value}
+    found: dict[str, torch.Tensor] = {}
+    for part, child in _children(value):
+        label = f"{name}.{part}" if name else f"output_{part}" if isinstance(part, int) else str(part)
+        found.update(tensors_in(child, label))
+    return found
+
+
+def _children(value: Any) -> list[tuple[int | str, Any]]:
+    if isinstance(value, Mapping):
+        return [(str(key), child) for key, child in value.items()]
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return list(zip(value._fields, value, strict=True))
+    if isinstance(value, list | tuple):
+        return list(enumerate(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    return []

@@ -1,0 +1,157 @@
+"""Comparison of outputs, by Polygraphy's comparator."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from polygraphy import comparator
+from polygraphy.comparator.struct import IterationResult
+from polygraphy.logger import G_LOGGER
+
+from bridge.compare.figures import Array, Figures, comparable, figures_of
+from bridge.compare.inputs import InputSet
+from bridge.compare.runners import Contender
+from bridge.errors import BridgeError, SpecError
+
+Tolerance = float | Mapping[str, float] | None
+RTOL = {"float64": 1e-6, "float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
+"""Relative tolerance where none is given, by the coarser dtype of the two."""
+
+
+@dataclass(frozen=True)
+class OutputRow:
+    """One output of one set of inputs.
+
+    Attributes:
+        figures: None when the two cannot be compared; ``reason`` says why.
+        atol, rtol: an element is right when it is within either.
+    """
+
+    inputs: int
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    figures: Figures | None
+    atol: float
+    rtol: float
+    passed: bool
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+
+class Compare:
+    """Polygraphy's comparison with tolerances that fit each output's dtype and size, and more figures."""
+
+    def __init__(self, rtol: Tolerance, atol: Tolerance, position: int) -> None:
+        self.rtol, self.atol, self.position = rtol, atol, position
+
+    def __call__(self, found: IterationResult, reference: IterationResult) -> OrderedDict[str, OutputRow]:
+        expected, others = _arrays(reference), _arrays(found)
+        self._check_names(expected)
+        if set(expected) != set(others) and len(expected) == len(others):
+            others = dict(zip(expected, others.values(), strict=True))
+        rows = OrderedDict((name, self._row(name, array, others.get(name))) for name, array in expected.items())
+        for name in others.keys() - expected.keys():
+            rows[name] = self._unlike(name, others[name], "the reference has no such output")
+        return rows
+
+    def _check_names(self, expected: Mapping[str, object]) -> None:
+        for field, given in (("rtol", self.rtol), ("atol", self.atol)):
+            unknown = sorted(set(given) - {*expected, ""}) if isinstance(given, Mapping) else []
+            if unknown:
+                raise SpecError(f"{field}: there is no output {unknown[0]!r}", hint=f"the outputs: {', '.join(expected)}")
+
+    def _row(self, name: str, expected: Array, found: Array | None) -> OutputRow:
+        if found is None:
+            return self._unlike(name, expected, "it is missing")
+        if found.shape != expected.shape:
+            return self._unlike(name, expected, f"its shape is {found.shape}")
+        left, right = comparable(expected, found)
+        rtol = _chosen(self.rtol, name, max(_default_rtol(expected), _default_rtol(found)))
+        atol = _chosen(self.atol, name, rtol * _size_of(left))
+        passed = not left.size or _passes(name, right, left, rtol, atol)
+        return OutputRow(self.position, name, str(expected.dtype), expected.shape, figures_of(expected, found), atol, rtol, passed)
+
+    def _unlike(self, name: str, array: Array, reason: str) -> OutputRow:
+        return OutputRow(self.position, name, str(array.dtype), array.shape, None, 0.0, 0.0, False, reason)
+
+
+def compare_outputs(reference: Contender, compiled: Contender, inputs: InputSet, position: int, rtol: Tolerance, atol: Tolerance) -> list[OutputRow]:
+    """The rows of one set of inputs."""
+    feed = feed_of(reference, compiled, inputs)
+    runners = [side.runner(inputs, list(feed)) for side in (compiled, reference)]
+    with quiet_polygraphy():
+        results = comparator.Comparator.run(runners, data_loader=[feed])
+        accuracy = comparator.Comparator.compare_accuracy(results, compare_func=Compare(rtol, atol, position))
+    first = accuracy if hasattr(accuracy, "values") else accuracy[0]  # newer versions give a result per function
+    (iterations,) = first.values()
+    return list(iterations[0].values())
+
+
+def feed_of(reference: Contender, compiled: Contender, inputs: InputSet) -> dict[str, torch.Tensor]:
+    """The inputs by the names that ONNX knows them by, else by those of the reference's arguments.
+
+    Raises:
+        BridgeError: an ONNX model's inputs are others.
+    """
+    module = next((side for side in (reference, compiled) if side.module is not None), None)
+    feed = inputs.leaves(module.input_names if module is not None else reference.input_names)
+    for side in (reference, compiled):
+        if side.module is None and not set(side.input_names) <= set(feed):
+            if len(side.input_names) != len(feed):
+                told = f"{side.label} takes {', '.join(side.input_names)}; given: {', '.join(feed)}"
+                raise BridgeError(told, hint="give the inputs as a dict by name")
+            feed = dict(zip(side.input_names, feed.values(), strict=True))
+    return {name: tensor.detach().cpu() for name, tensor in feed.items()}
+
+
+@contextlib.contextmanager
+def quiet_polygraphy() -> Iterator[None]:
+    """Polygraphy's own messages, which say in many lines what the report says in a table, are left out."""
+    with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
+        yield
+
+
+def _passes(name: str, found: Array, expected: Array, rtol: float, atol: float) -> bool:
+    simple: Any = getattr(comparator, "SimpleCompareFunc", None) or comparator.CompareFunc.simple
+    check = simple(rtol=rtol, atol=atol, check_error_stat="elemwise")
+    left, right = (IterationResult(OrderedDict([(name, array)])) for array in (found, expected))
+    return all(map(bool, check(left, right).values()))
+
+
+def _arrays(result: IterationResult) -> dict[str, Array]:
+    return {name: as_numpy(value) for name, value in result.items()}
+
+
+def as_numpy(value: Any) -> Array:
+    """A tensor or an array as an array; bfloat16 stays what it is."""
+    if isinstance(value, torch.Tensor):
+        from bridge.export.export import as_array
+
+        array: Array = as_array(value)
+        return array
+    return np.asarray(value)
+
+
+def _default_rtol(array: Array) -> float:
+    return RTOL.get(str(array.dtype), 0.0 if array.dtype.kind in "iub" else 1e-3)
+
+
+def _size_of(array: Array) -> float:
+    """The root mean square: what an absolute tolerance is measured against where none is given."""
+    finite = array[np.isfinite(array)]
+    return float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
+
+
+def _chosen(given: Tolerance, name: str, default: float) -> float:
+    if isinstance(given, Mapping):
+        return given.get(name, given.get("", default))
+    return default if given is None else given

@@ -1,0 +1,125 @@
+"""What a comparison found: as data, as text, as a page."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from bridge.compare.layers import LayerRow
+from bridge.compare.outputs import OutputRow
+
+_PACKAGES = ("torch", "onnx", "onnxruntime", "polygraphy", "tensorrt", "tensorrt-rtx", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Python's version, ours, and those of the packages that take part and are installed."""
+    from bridge._about import __version__
+
+    found = {"python": platform.python_version(), "bridge": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass
+class ComparisonReport:
+    """The result of `bridge.compare`; `str()` is the report in text.
+
+    Attributes:
+        outputs: one row per output and set of inputs.
+        layers: one row per operator whose result could be matched, in the order of execution.
+        noise: the relative error up to which layers count as equal.
+    """
+
+    reference: str
+    compiled: str
+    outputs: list[OutputRow]
+    layers: list[LayerRow] = field(default_factory=list)
+    noise: float = 0.0
+    versions: dict[str, str] = field(default_factory=versions)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every output is within its tolerances, for every set of inputs."""
+        return all(row.passed for row in self.outputs)
+
+    @property
+    def first_divergence(self) -> LayerRow | None:
+        """The first operator at which an error begins that does not come from before."""
+        return next((row for row in self.layers if row.guilty), None)
+
+    @property
+    def verdict(self) -> str:
+        """What came out, in a sentence or two."""
+        failed = [row for row in self.outputs if not row.passed]
+        sets = len({row.inputs for row in self.outputs})
+        counted = f"{len(self.outputs)} output{'s' * (len(self.outputs) != 1)}, {sets} set{'s' * (sets != 1)} of inputs"
+        first = f"The outputs agree ({counted})." if not failed else f"{len(failed)} of {counted}: {failure(failed[0])}."
+        return " ".join(filter(None, [first, self._blame()]))
+
+    def _blame(self) -> str:
+        row = self.first_divergence
+        if row is None:
+            return "No layer diverges." if self.layers else ""
+        told = f"The error begins at {row.origin}: relative error {row.figures.relative:.3g}, where {row.arriving:.3g} arrives"
+        right = row.exported is not None and row.exported.relative <= self.noise
+        if row.rules:
+            told += f"; made by rewrite {', '.join(row.rules)}"
+        if right:
+            told += "; before rewriting, the exported ONNX agrees there"
+        elif row.exported is not None:
+            told += "; the exported ONNX differs there already"
+        return f"{told}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as data that JSON can hold: what is not finite becomes text."""
+        return _plain(
+            {
+                "passed": self.passed,
+                "verdict": self.verdict,
+                "reference": self.reference,
+                "compiled": self.compiled,
+                "outputs": [asdict(row) for row in self.outputs],
+                "layers": [{**asdict(row), "growth": row.growth} for row in self.layers],
+                "first_divergence": self.first_divergence.order if self.first_divergence else None,
+                "noise": self.noise,
+                "versions": self.versions,
+            }
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the report: as JSON where the name ends in .json, else as one HTML page that needs nothing else."""
+        from bridge.compare.pages import to_html
+
+        path = Path(path)
+        path.write_text(json.dumps(self.to_dict(), indent=1) if path.suffix == ".json" else to_html(self), encoding="utf-8")
+        return path
+
+    def __str__(self) -> str:
+        from bridge.compare.pages import to_text
+
+        return to_text(self)
+
+
+def failure(row: OutputRow) -> str:
+    """Why an output failed."""
+    if row.figures is None:
+        return f"output {row.name!r}: {row.reason}"
+    figures = row.figures
+    return f"output {row.name!r} differs by {figures.max_absolute:.3g} at most, relative error {figures.relative:.3g}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(child) for child in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,141 @@
+"""What can be compared, each as a Polygraphy runner."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime as ort
+import torch
+from polygraphy.backend.base import BaseRunner
+from polygraphy.backend.onnxrt import OnnxrtRunner
+from polygraphy.common import TensorMetadata
+
+from bridge.compare.inputs import InputSet, argument_names, tensors_in
+from bridge.errors import BridgeError, SpecError
+from bridge.logging import quiet_exporter
+from bridge.runtime.session_onnxruntime import session_options
+
+_ENGINES = (".engine", ".plan", ".trt")
+
+
+class Contender:
+    """One side of a comparison.
+
+    Attributes:
+        label: what it is called in reports.
+        module: it, when PyTorch runs it.
+        model: it, when ONNX Runtime runs it.
+    """
+
+    def __init__(self, thing: Any, role: str) -> None:
+        self.label, self.module, self.model = _label(thing, role), None, None
+        opened = _opened(thing, role)
+        if isinstance(opened, onnx.ModelProto):
+            self.model: onnx.ModelProto | None = opened
+            self.session = ort.InferenceSession(_source(thing, opened), session_options(), providers=["CPUExecutionProvider"])
+        else:
+            self.module: torch.nn.Module | None = opened
+
+    @property
+    def input_names(self) -> list[str]:
+        """The inputs by name, in order."""
+        return [i.name for i in self.session.get_inputs()] if self.module is None else argument_names(self.module)
+
+    def runner(self, inputs: InputSet, names: list[str]) -> BaseRunner:
+        """A runner for that one set of inputs, whose tensors go by these names."""
+        if self.module is None:
+            return OnnxrtRunner(self.session, name=self.label)
+        return ModuleRunner(self.module, inputs, names, self.label)
+
+
+class ModuleRunner(BaseRunner):  # type: ignore[misc]
+    """Any nn.Module, compiled or not; nested arguments and results are flat outside."""
+
+    def __init__(self, module: torch.nn.Module, inputs: InputSet, names: list[str], name: str) -> None:
+        super().__init__(name=name, prefix="module-runner")
+        self.module, self.inputs, self.names = module, inputs, names
+        self.home = _home(module)
+
+    def activate_impl(self) -> None:
+        """The module is loaded already."""
+
+    def deactivate_impl(self) -> None:
+        """The module goes on living."""
+
+    def get_input_metadata_impl(self) -> TensorMetadata:
+        tensors = self.inputs.leaves(self.names) if not self.names else dict(zip(self.names, self.inputs.leaves([]).values(), strict=True))
+        return TensorMetadata().from_feed_dict(tensors)
+
+    def infer_impl(self, feed_dict: dict[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
+        tensors = [torch.as_tensor(feed_dict[name]) for name in self.names]
+        args, kwargs = self.inputs.filled([t.to(self.home or t.device).clone() for t in tensors])
+        start = time.perf_counter()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            result = self.module(*args, **kwargs)
+        self.inference_time = time.perf_counter() - start
+        return OrderedDict((name, value.detach().cpu()) for name, value in tensors_in(result).items())
+
+
+def _home(module: torch.nn.Module) -> torch.device | None:
+    for tensor in (*module.parameters(), *module.buffers()):
+        return tensor.device
+    from bridge import inspect
+
+    kinds = {engine.header.backend for engine in inspect(module, layers=False).engines}
+    return torch.device("cuda") if kinds & {"tensorrt", "tensorrt_rtx"} else None
+
+
+def _label(thing: Any, role: str) -> str:
+    if isinstance(thing, str | Path):
+        return f"{role}: {Path(thing).name}"
+    if isinstance(thing, onnx.ModelProto):
+        return f"{role}: ONNX {thing.graph.name}".strip()
+    return f"{role}: {getattr(thing, 'original_name', type(thing).__name__)}"
+
+
+def _opened(thing: Any, role: str) -> torch.nn.Module | onnx.ModelProto:
+    if isinstance(thing, onnx.ModelProto):
+        return thing
+    if isinstance(thing, torch.export.ExportedProgram):
+        return thing.module()
+    if isinstance(thing, torch.nn.Module):
+        return thing
+    if isinstance(thing, bytes | bytearray | memoryview):
+        return _engine(bytes(thing))
+    if isinstance(thing, str | Path):
+        return _from_file(Path(thing))
+    raise SpecError(
+        f"{role}: {type(thing).__name__} cannot be compared",
+        hint="give a module, an ONNX model, a TensorRT engine's bytes, or a path to one of them",
+    )
+
+
+def _from_file(path: Path) -> torch.nn.Module | onnx.ModelProto:
+    if not path.is_file():
+        raise BridgeError(f"there is no file {path}")
+    if path.suffix == ".onnx":
+        return onnx.load(path)
+    if path.suffix in _ENGINES:
+        return _engine(path.read_bytes())
+    with quiet_exporter():
+        if path.suffix == ".pt2":
+            return torch.export.load(path).module()
+        try:
+            return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise BridgeError(f"{path} is no TorchScript module", why=str(error).strip().splitlines()[0]) from error
+
+
+def _engine(content: bytes) -> torch.nn.Module:
+    from bridge.runtime.module import embed_engine_in_new_module
+
+    return embed_engine_in_new_module(content)
+
+
+def _source(thing: Any, model: onnx.ModelProto) -> Any:
+    """A path where there is one: weights in files beside it are found, and of any size."""
+    return str(thing) if isinstance(thing, str | Path) else model.SerializeToString()

@@ -1,0 +1,186 @@
+"""The two things that layers are compared on: a TorchScript graph and ONNX models, run for chosen intermediate values."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from polygraphy.backend.onnx import ModifyOutputs
+from polygraphy.backend.onnxrt import OnnxrtRunner
+
+from bridge import torch_private as tp
+from bridge.backends.bfloat16 import emulate_bfloat16
+from bridge.backends.element_types import bodies
+from bridge.compare.figures import Array
+from bridge.compare.outputs import as_numpy, quiet_polygraphy
+from bridge.errors import BridgeError
+from bridge.frontend.observe import TensorSeen
+from bridge.frontend.program import Program
+from bridge.frontend.provenance import TAG, identity_of
+from bridge.runtime.session_onnxruntime import session_options
+from rewrites.torch_domain import PREFIX
+
+_LIBRARY = torch.library.Library("bridge_compare", "DEF")
+_LIBRARY.define("tap(Tensor value, int index) -> ()", alias_analysis="CONSERVATIVE")
+_HERE = threading.local()
+
+Key = int | str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node of a graph's outermost block.
+
+    Attributes:
+        key: what it is matched by: the identity of the TorchScript node it came from; None when it is not known.
+        inputs: the values that it reads, also inside its bodies.
+        outputs: its tensors.
+    """
+
+    key: Key | None
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def leaving(steps: Sequence[Step], results: Iterable[str]) -> dict[Key, list[str]]:
+    """The values of each key that nodes of other keys read, or that are results."""
+    makers = {output: step.key for step in steps for output in step.outputs if step.key is not None}
+    read = {name for step in steps for name in step.inputs if makers.get(name) != step.key} | set(results)
+    found: dict[Key, list[str]] = {}
+    for step in steps:
+        for output in step.outputs if step.key is not None else ():
+            if output in read:
+                found.setdefault(step.key, []).append(output)
+    return found
+
+
+def _tap(value: torch.Tensor, index: int) -> None:
+    _HERE.found[index] = value.detach().cpu().clone()
+
+
+_LIBRARY.impl("tap", _tap, "CompositeExplicitAutograd")
+
+
+class TorchSide:
+    """The frozen TorchScript graph of a program, run in PyTorch without optimisations."""
+
+    def __init__(self, program: Program, arguments: tuple[Any, ...]) -> None:
+        self.program, self.arguments = program, arguments
+        self.steps = [_torch_step(node) for node in program.graph.nodes() if node.hasAttribute(TAG)]
+        self.results = [value.debugName() for value in program.graph.outputs()]
+
+    def size(self, name: str) -> int:
+        """Bytes of a value in the example run; 0 when it was not seen."""
+        seen = self.program.facts.seen.values.get(name, [])
+        return sum(int(np.prod(s.shape, dtype=np.int64)) * s.dtype.itemsize for s in seen[:1] if isinstance(s, TensorSeen))
+
+    def values(self, names: Sequence[str]) -> dict[str, Array]:
+        """These values of one run; those that no node of the outermost block makes, and absent ones, are left out."""
+        module = tp.clone(self.program.module)
+        graph = tp.graph_of(module, self.program.method)
+        copies = dict(zip((v.debugName() for v in tp.values(self.program.graph)), tp.values(graph), strict=True))
+        wanted = [name for name in names if name in copies and copies[name].type().kind() == "TensorType"]
+        first = next(iter(graph.nodes()))
+        for index, name in enumerate(wanted):
+            node = copies[name].node()
+            position = tp.constant(graph, index, first)
+            tap = graph.create("bridge_compare::tap", [copies[name], position], 0)
+            tap.insertBefore(first) if node.kind() == "prim::Param" else tap.insertAfter(node)
+        _HERE.found = {}
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.jit.optimized_execution(False):
+            getattr(module, self.program.method)(*self.arguments)
+        found, _HERE.found = _HERE.found, {}
+        return {wanted[index]: as_numpy(tensor) for index, tensor in found.items()}
+
+
+def _torch_step(node: tp.Node) -> Step:
+    inputs = [value.debugName() for value in node.inputs()]
+    for block in node.blocks():
+        inputs += [value.debugName() for inner in tp.walk(block) for value in inner.inputs()]
+    outputs = [value.debugName() for value in node.outputs()]
+    made = outputs if node.kind() != "prim::Constant" else []
+    return Step(node.i(TAG), node.kind(), tuple(inputs), tuple(made))
+
+
+class OnnxSide:
+    """An ONNX model in ONNX Runtime, without optimisations.
+
+    Nodes for operators that ONNX cannot express are left out: what they make is fed, from the reference.
+
+    Attributes:
+        fed: name -> (key, position) of what the left-out nodes make.
+    """
+
+    def __init__(self, label: str, model: onnx.ModelProto, weights: Mapping[str, Array]) -> None:
+        self.label, self.weights = label, weights
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(model)
+        self.fed = _leave_out(self.model.graph)
+        self.inputs = [value.name for value in self.model.graph.input if value.name not in self.fed]
+        self.feeds: dict[str, Array] = {}
+        self.steps = [_onnx_step(node) for node in self.model.graph.node]
+        self.results = [value.name for value in self.model.graph.output]
+
+    def by_tensor_name(self) -> None:
+        """Matches by the names of tensors, for models that did not come from `bridge`."""
+        self.steps = [Step(step.outputs[0] if step.outputs else None, step.name, step.inputs, step.outputs) for step in self.steps]
+
+    def values(self, names: Sequence[str]) -> dict[str, Array]:
+        """These values of one run."""
+        given = {value.name for value in self.model.graph.input}
+        wanted = [name for name in dict.fromkeys(names) if name not in given]
+        with quiet_polygraphy():
+            marked = ModifyOutputs(self.model, outputs=wanted, copy=True)()
+            emulate_bfloat16(marked)
+            with OnnxrtRunner(lambda: self._session(marked)) as runner:
+                meta = runner.get_input_metadata(use_numpy_dtypes=True)
+                feeds = {name: self.feeds[name].astype(dtype, copy=False) for name, (dtype, _) in meta.items()}
+                return dict(runner.infer(feeds, check_inputs=False))
+
+    def _session(self, model: onnx.ModelProto) -> ort.InferenceSession:
+        options = session_options()
+        outside = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+        values = [_ort_value(self.weights[tensor.name], tensor.data_type) for tensor in outside]
+        options.add_external_initializers([tensor.name for tensor in outside], values)
+        try:
+            return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions share no base class but this
+            raise BridgeError(f"ONNX Runtime does not take {self.label}", why=str(error)) from error
+
+
+def _ort_value(array: Array, kind: int) -> ort.OrtValue:
+    carrier = np.ascontiguousarray(array).view(np.dtype(f"u{array.dtype.itemsize}"))
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(carrier, kind)
+
+
+def _leave_out(graph: onnx.GraphProto) -> dict[str, tuple[int, int]]:
+    """Takes the nodes of the domains ``torch.*`` out of the outermost block and makes what they make inputs."""
+    types = {value.name: value.type for value in graph.value_info}
+    fed: dict[str, tuple[int, int]] = {}
+    for node in [node for node in graph.node if node.domain.startswith(PREFIX)]:
+        identity = identity_of(node.name)
+        for position, name in enumerate(node.output if identity is not None else ()):
+            fed[name] = (identity, position)  # type: ignore[assignment]
+            graph.input.add(name=name).type.CopyFrom(types.get(name, onnx.TypeProto()))
+        graph.node.remove(node)
+    return fed
+
+
+def _onnx_step(node: onnx.NodeProto) -> Step:
+    inputs = [*node.input, *(name for body in bodies(node) for name in _read_in(body))]
+    return Step(identity_of(node.name), node.name, tuple(filter(None, inputs)), tuple(filter(None, node.output)))
+
+
+def _read_in(graph: onnx.GraphProto) -> list[str]:
+    inner = [name for node in graph.node for name in node.input]
+    return [*inner, *(v.name for v in graph.output), *(n for node in graph.node for body in bodies(node) for n in _read_in(body))]
+
+
+Values = Callable[[Sequence[str]], dict[str, Array]]
