@@ -16,6 +16,7 @@ import torch
 from bridge import torch_private as tp
 from bridge.frontend.alias import Memory
 from bridge.frontend.observe import Observations, TensorSeen
+from bridge.frontend.shapes import propagated
 
 
 class Varies(IntEnum):
@@ -126,24 +127,10 @@ def reason(
             facts.dims[value.debugName()] = argument.dims
     reasoner = _Reasoner(facts, graph, others)
     reasoner.run()
-    facts.dims.update(_propagated(graph, facts))
-    reasoner.run()
+    if any(fact.shape is not Varies.NEVER for fact in facts.varies.values()):
+        facts.dims.update(propagated(graph, facts))
+        reasoner.run()
     return facts
-
-
-def _propagated(graph: tp.Graph, facts: Facts) -> dict[str, tuple[int | None, ...]]:
-    """The dimensions that PyTorch's own shape functions derive from those known."""
-    if not any(fact.shape is not Varies.NEVER for fact in facts.varies.values()):
-        return {}
-    copied = graph.copy()
-    names: list[tuple[str, tp.Value]] = []
-    for original, copy in zip(tp.values(graph), tp.values(copied), strict=True):
-        sizes = facts.sizes(original) if original.type().kind() == "TensorType" else None
-        if sizes is not None:
-            copy.setType(tp.tensor_type(facts.known_kind(original).dtype, sizes))  # type: ignore[union-attr]
-            names.append((original.debugName(), copy))
-    tp.propagate_shapes(copied)
-    return {name: tp.known_sizes(value) for name, value in names}
 
 
 class _Reasoner:
