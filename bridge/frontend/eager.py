@@ -107,35 +107,85 @@ def _try_export(
 
 def _trace(
     module: torch.nn.Module, method: str, spec: CompileSpec, args: Any, kwargs: Any, expected: Any, failures: list[str]
-) -> Found:
+) -> tuple[torch.jit.ScriptModule, CompileSpec, Adapt]:
     from bridge.frontend.load import _as_it_is
 
+    name = type(module).__name__
+    leaves, structure = pytree.tree_flatten(expected)
+    _refuse_objects(leaves, name)
     _LOG.warning(
         "%s could not be scripted or exported and is traced: control flow that depends on the data is fixed (%s)",
-        type(module).__name__,
-        "; ".join(failures),
-    )
-    structure = pytree.tree_structure(expected)
-    plain = isinstance(expected, torch.Tensor) or (
-        isinstance(expected, (tuple, list)) and all(isinstance(v, torch.Tensor) for v in expected)
-    )
-    plain = plain or (type(expected) is dict and all(isinstance(v, torch.Tensor) for v in expected.values()))
+        name, "; ".join(failures),
+    )  # fmt: skip
+    plain = _is_plain(expected)
     target = (
         module
         if plain and method == "forward" and not kwargs
         else _Flat(module, method, len(args), list(kwargs), plain)
     )
     try:
-        traced = torch.jit.trace(target, (*args, *kwargs.values()), strict=False, check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(target, (*args, *kwargs.values()), strict=False, check_trace=False)
     except Exception as error:
         failures.append(f"torch.jit.trace: {_first_line(error)}")
-        raise ExportError(
-            f"{type(module).__name__} can be neither scripted nor exported nor traced", why="; ".join(failures)
-        ) from error
-    bound = spec if not kwargs else _positional(spec)
+        raise ExportError(f"{name} can be neither scripted nor exported nor traced", why="; ".join(failures)) from error
+    bound = _positional(spec) if kwargs else spec
+    _refuse_frozen_sizes(module, method, traced, spec, name)
     if plain:
         return traced, bound, _as_it_is
-    return traced, bound, lambda compiled: Dressed(compiled, structure)
+    return traced, bound, lambda compiled: Dressed(compiled, list(kwargs), len(args), leaves, structure)
+
+
+def _is_plain(result: Any) -> bool:
+    """Whether TorchScript can return the result as it is: a tensor, or a tuple, list or dict of tensors."""
+    if isinstance(result, torch.Tensor):
+        return True
+    items = result.values() if type(result) is dict else result if type(result) in (tuple, list) else [None]
+    return all(isinstance(item, torch.Tensor) for item in items)
+
+
+def _refuse_objects(leaves: list[Any], name: str) -> None:
+    for leaf in leaves:
+        if not isinstance(leaf, (torch.Tensor, int, float, bool, str, type(None))):
+            raise ExportError(
+                f"{name} returns a {type(leaf).__name__}, which cannot be taken apart into tensors",
+                hint="leave it out of the result (for a cache: use_cache=False), or register it with torch.utils._pytree",
+            )
+
+
+def _refuse_frozen_sizes(
+    module: Any, method: str, traced: torch.jit.ScriptModule, spec: CompileSpec, name: str
+) -> None:
+    """A trace may hold a size of its example as a constant: the smallest and largest inputs show it.
+
+    Raises:
+        ExportError: the trace gives other results than the module at another size.
+    """
+    from bridge.frontend.load import _on, default_dtype, device_of
+
+    if not any(leaf.is_dynamic for leaf in spec.flat_inputs()):
+        return
+    for which in ("min", "max"):
+        args, kwargs = _on(spec.example_inputs(which, default_dtype=default_dtype(module)), device_of(module))
+        expected = [
+            v for v in pytree.tree_flatten(_run(module, method, args, kwargs))[0] if isinstance(v, torch.Tensor)
+        ]
+        try:
+            with torch.random.fork_rng(devices=[]):
+                frozen = not same(_run_traced(traced, args, kwargs), expected)
+        except Exception as error:
+            frozen, why = True, _first_line(error)
+        else:
+            why = "its results differ from the module's"
+        if frozen:
+            raise ExportError(
+                f"tracing {name} froze a size: the trace does not work at the {which}imum shapes", why=why,
+                hint="make the module scriptable or exportable, compute sizes from tensors' shapes, or compile for static shapes",
+            )  # fmt: skip
+
+
+def _run_traced(traced: torch.jit.ScriptModule, args: Any, kwargs: Any) -> list[torch.Tensor]:
+    result = traced(*copy.deepcopy(args), *copy.deepcopy(tuple(kwargs.values())))
+    return [v for v in pytree.tree_flatten(result)[0] if isinstance(v, torch.Tensor)]
 
 
 def _positional(spec: CompileSpec) -> CompileSpec:
@@ -162,13 +212,25 @@ class _Flat(torch.nn.Module):
 class Dressed(torch.nn.Module):
     """A compiled module whose tensors are put back into the Python structure that the original returned."""
 
-    def __init__(self, compiled: torch.jit.ScriptModule, structure: Any) -> None:
+    def __init__(
+        self, compiled: torch.jit.ScriptModule, names: list[str], positional: int, leaves: list[Any], structure: Any
+    ) -> None:
         super().__init__()
-        self.compiled, self.structure = compiled, structure
+        self.compiled, self.names, self.positional, self.structure = compiled, names, positional, structure
+        self.constants = [None if isinstance(leaf, torch.Tensor) else (leaf,) for leaf in leaves]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        results = self.compiled(*args, **kwargs)
-        return pytree.tree_unflatten(list(results) if isinstance(results, (tuple, list)) else [results], self.structure)
+        """The original's arguments; those that it was compiled with by name may be given either way."""
+        unknown = [name for name in kwargs if name not in self.names]
+        if unknown:
+            raise TypeError(
+                f"unexpected keyword argument {unknown[0]!r}; this module was compiled with {', '.join(self.names) or 'none'}"
+            )
+        rest = self.names[len(args) - self.positional :] if len(args) > self.positional else self.names
+        results = self.compiled(*args, *(kwargs[name] for name in rest))
+        tensors = iter(results if isinstance(results, (tuple, list)) else [results])
+        filled = [next(tensors) if constant is None else constant[0] for constant in self.constants]
+        return pytree.tree_unflatten(filled, self.structure)
 
 
 def same(result: Any, expected: Any) -> bool:
