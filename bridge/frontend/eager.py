@@ -148,7 +148,7 @@ def _refuse_objects(leaves: list[Any], name: str) -> None:
         if not isinstance(leaf, (torch.Tensor, int, float, bool, str, type(None))):
             raise ExportError(
                 f"{name} returns a {type(leaf).__name__}, which cannot be taken apart into tensors",
-                hint="leave it out of the result (for a cache: use_cache=False), or register it with torch.utils._pytree",
+                hint="leave it out of the result (a cache: use_cache=False), or register it with torch.utils._pytree",
             )
 
 
@@ -179,7 +179,7 @@ def _refuse_frozen_sizes(
         if frozen:
             raise ExportError(
                 f"tracing {name} froze a size: the trace does not work at the {which}imum shapes", why=why,
-                hint="make the module scriptable or exportable, compute sizes from tensors' shapes, or compile for static shapes",
+                hint="make the module scriptable or exportable, or compile it for static shapes",
             )  # fmt: skip
 
 
@@ -224,7 +224,7 @@ class Dressed(torch.nn.Module):
         unknown = [name for name in kwargs if name not in self.names]
         if unknown:
             raise TypeError(
-                f"unexpected keyword argument {unknown[0]!r}; this module was compiled with {', '.join(self.names) or 'none'}"
+                f"unexpected keyword argument {unknown[0]!r}; compiled with {', '.join(self.names) or 'none'}"
             )
         rest = self.names[len(args) - self.positional :] if len(args) > self.positional else self.names
         results = self.compiled(*args, *(kwargs[name] for name in rest))
