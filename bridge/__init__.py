@@ -16,6 +16,7 @@ from bridge._about import __version__
 
 if TYPE_CHECKING:
     from bridge import logging
+    from bridge.compare import ComparisonReport, compare
     from bridge.compile import compile
     from bridge.errors import (
         BridgeError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _ERRORS = ("BridgeError", "BuildError", "EngineError", "ExportError", "SpecError", "UnsupportedOperatorError")
 _HOMES = {
     "compile": "bridge.compile",
+    **dict.fromkeys(("ComparisonReport", "compare"), "bridge.compare"),
     **dict.fromkeys(("CompileSpec", "Constant", "Device", "Input"), "bridge.spec"),
     "inspect": "bridge.runtime.inspection",
     **dict.fromkeys(("convert_method_to_trt_engine", "to_onnx"), "bridge.interface"),
@@ -45,6 +47,7 @@ _HOMES = {
 __all__ = [
     "BridgeError",
     "BuildError",
+    "ComparisonReport",
     "CompileSpec",
     "Constant",
     "Device",
@@ -56,6 +59,7 @@ __all__ = [
     "__version__",
     "as_module",
     "check_method_op_support",
+    "compare",
     "compile",
     "configure",
     "convert_method_to_trt_engine",

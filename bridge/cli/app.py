@@ -39,6 +39,7 @@ def _options(
 def make_app() -> typer.Typer:
     """The application with all its commands."""
     from bridge.cli.check import check_module
+    from bridge.cli.compare import compare_files
     from bridge.cli.compile import compile_module
     from bridge.cli.engine import build_engine
     from bridge.cli.inspect import inspect_file
@@ -51,6 +52,7 @@ def make_app() -> typer.Typer:
         ("engine", build_engine),
         ("check", check_module),
         ("run", run_module),
+        ("compare", compare_files),
         ("inspect", inspect_file),
     ):
         app.command(name, no_args_is_help=True)(command)

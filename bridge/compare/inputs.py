@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,3 +85,18 @@ def _children(value: Any) -> list[tuple[int | str, Any]]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
     return []
+
+
+def from_json(path: Path) -> list[dict[str, Any]]:
+    """Sets of inputs by name from Polygraphy's JSON."""
+    from polygraphy.exception import PolygraphyException
+    from polygraphy.json import load_json
+
+    from bridge.compare.outputs import quiet_polygraphy
+
+    try:
+        with quiet_polygraphy():
+            sets = load_json(str(path))
+            return [{name: torch.as_tensor(array) for name, array in one.items()} for one in sets]
+    except (PolygraphyException, ValueError, AttributeError, TypeError) as error:
+        raise SpecError(f"{path} holds no inputs in Polygraphy's JSON", why=str(error).splitlines()[0]) from error

@@ -77,7 +77,7 @@ class Compare:
         left, right = comparable(expected, found)
         rtol = _chosen(self.rtol, name, max(_default_rtol(expected), _default_rtol(found)))
         atol = _chosen(self.atol, name, rtol * _size_of(left))
-        passed = not left.size or _passes(name, right, left, rtol, atol)
+        passed = not left.size or (_finite(left, right) and _passes(name, right, left, rtol, atol))
         return OutputRow(self.position, name, str(expected.dtype), expected.shape, figures_of(expected, found), atol, rtol, passed)
 
     def _unlike(self, name: str, array: Array, reason: str) -> OutputRow:
@@ -125,6 +125,10 @@ def _passes(name: str, found: Array, expected: Array, rtol: float, atol: float) 
     check = simple(rtol=rtol, atol=atol, check_error_stat="elemwise")
     left, right = (IterationResult(OrderedDict([(name, array)])) for array in (found, expected))
     return all(map(bool, check(left, right).values()))
+
+
+def _finite(*arrays: Array) -> bool:
+    return all(bool(np.isfinite(array).all()) for array in arrays)
 
 
 def _arrays(result: IterationResult) -> dict[str, Array]:

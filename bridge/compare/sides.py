@@ -122,11 +122,11 @@ class OnnxSide:
         self.label, self.weights = label, weights
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
-        self.fed = _leave_out(self.model.graph)
+        self.fed, read = _leave_out(self.model.graph)
         self.inputs = [value.name for value in self.model.graph.input if value.name not in self.fed]
         self.feeds: dict[str, Array] = {}
         self.steps = [_onnx_step(node) for node in self.model.graph.node]
-        self.results = [value.name for value in self.model.graph.output]
+        self.results = [*(value.name for value in self.model.graph.output), *read]
 
     def by_tensor_name(self) -> None:
         """Matches by the names of tensors, for models that did not come from `bridge`."""
@@ -140,9 +140,12 @@ class OnnxSide:
             marked = ModifyOutputs(self.model, outputs=wanted, copy=True)()
             emulate_bfloat16(marked)
             with OnnxrtRunner(lambda: self._session(marked)) as runner:
-                meta = runner.get_input_metadata(use_numpy_dtypes=True)
-                feeds = {name: self.feeds[name].astype(dtype, copy=False) for name, (dtype, _) in meta.items()}
-                return dict(runner.infer(feeds, check_inputs=False))
+                return dict(runner.infer(self._feeds(), check_inputs=False))
+
+    def _feeds(self) -> dict[str, Array]:
+        given = {value.name: value.type.tensor_type.elem_type for value in self.model.graph.input}
+        kinds = {name: onnx.helper.tensor_dtype_to_np_dtype(kind) if kind else self.feeds[name].dtype for name, kind in given.items()}
+        return {name: self.feeds[name].astype(kind, copy=False) for name, kind in kinds.items()}
 
     def _session(self, model: onnx.ModelProto) -> ort.InferenceSession:
         options = session_options()
@@ -160,17 +163,22 @@ def _ort_value(array: Array, kind: int) -> ort.OrtValue:
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(carrier, kind)
 
 
-def _leave_out(graph: onnx.GraphProto) -> dict[str, tuple[int, int]]:
-    """Takes the nodes of the domains ``torch.*`` out of the outermost block and makes what they make inputs."""
+def _leave_out(graph: onnx.GraphProto) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    """Takes the nodes of the domains ``torch.*`` out of the outermost block and makes what they make inputs.
+
+    Gives what they make, and what they read.
+    """
     types = {value.name: value.type for value in graph.value_info}
     fed: dict[str, tuple[int, int]] = {}
+    read: list[str] = []
     for node in [node for node in graph.node if node.domain.startswith(PREFIX)]:
         identity = identity_of(node.name)
         for position, name in enumerate(node.output if identity is not None else ()):
             fed[name] = (identity, position)  # type: ignore[assignment]
             graph.input.add(name=name).type.CopyFrom(types.get(name, onnx.TypeProto()))
+        read += node.input
         graph.node.remove(node)
-    return fed
+    return fed, read
 
 
 def _onnx_step(node: onnx.NodeProto) -> Step:

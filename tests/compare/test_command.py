@@ -1,0 +1,59 @@
+"""`bridge compare` as it is used: what it prints, writes and exits with."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+import bridge
+from bridge.cli import main
+from tests.compare.encoders import encoder
+
+IDS = torch.randint(0, 30, (2, 7), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("models")
+    torch.jit.script(encoder()).save(str(made / "right.ts"))
+    torch.jit.script(encoder(epsilon=1e-2)).save(str(made / "wrong.ts"))
+    onnx.save(bridge.to_onnx(torch.jit.load(str(made / "right.ts")), [IDS]), made / "right.onnx")
+    torch.save((IDS,), made / "inputs.pt")
+    return made
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", *map(str, words)])
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def test_equal_models_exit_with_0(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    page = folder / "out.html"
+    words = ("--inputs", folder / "inputs.pt", "--layers", "--html", page, "--save-inputs", folder / "saved.json")
+    code, out, _ = run(capsys, folder / "right.ts", folder / "right.onnx", *words)
+    assert code == 0 and "The outputs agree" in out and "No layer diverges" in out and "layers.2.norm2" in out
+    assert page.read_text().startswith("<!doctype html>")
+    assert run(capsys, folder / "right.onnx", folder / "right.ts", "--inputs", folder / "saved.json")[0] == 0
+
+
+def test_different_models_exit_with_1(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    data = folder / "out.json"
+    words = ("--input", "ids:2x7:int64", "--atol", "logits:1e-6", "--rtol", "1e-6", "--json", data)
+    code, out, _ = run(capsys, folder / "right.ts", folder / "wrong.ts", *words)
+    assert code == 1 and "FAILED" in out
+    assert json.loads(data.read_text())["passed"] is False
+    assert run(capsys, folder / "right.ts", folder / "wrong.ts", "--input", "ids:2x7:int64", "--rtol", "2", "--atol", "9")[0] == 0
+
+
+def test_misuse_exits_with_2(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, _, err = run(capsys, folder / "right.ts", folder / "wrong.ts")
+    assert code == 2 and "no inputs are given" in err
+    code, _, err = run(capsys, folder / "right.ts", folder / "wrong.ts", "--input", "ids:2x7:int64", "--rtol", "much")
+    assert code == 2 and "'much' is no number" in err
+    (folder / "bad.json").write_text("{}")
+    assert run(capsys, folder / "right.ts", folder / "wrong.ts", "--inputs", folder / "bad.json")[0] == 2

@@ -1,0 +1,171 @@
+"""Comparing: equal models pass; planted errors are found, and the layer and the rule are named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from tests.compare.encoders import Encoder, encoder
+
+import bridge
+from bridge.compare import compare
+from rewrites import example, rule
+
+IDS = torch.randint(0, 30, (2, 7), generator=torch.Generator().manual_seed(1))
+
+
+@rule(name="test/softmax-too-large", matches="Softmax", examples=[example(input=(2, 3))])
+class SoftmaxTooLarge:
+    """Softmax -> Exp ReduceSum Div Mul: one percent too large, in the second layer only."""
+
+    def applies(node):
+        return node.name.startswith("layers.1/")
+
+    def rewrite(op, input):
+        grown = op.Exp(input)
+        return op.Mul(op.Div(grown, op.ReduceSum(grown, np.array([-1]), keepdims=1)), np.float32(1.01))
+
+
+@pytest.fixture(scope="module")
+def model() -> Encoder:
+    return encoder()
+
+
+@pytest.fixture(scope="module")
+def exported(model: Encoder) -> onnx.ModelProto:
+    return bridge.to_onnx(model, [IDS])
+
+
+def with_epsilon(model: onnx.ModelProto, module: str, epsilon: float) -> onnx.ModelProto:
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    (node,) = [n for n in changed.graph.node if n.op_type == "LayerNormalization" and n.name.startswith(f"{module}/")]
+    next(a for a in node.attribute if a.name == "epsilon").f = epsilon
+    return changed
+
+
+def test_a_compiled_module_agrees(model: Encoder) -> None:
+    compiled = bridge.compile(model, [IDS], backend="onnxruntime")
+    report = bridge.compare(model, compiled, (IDS,), layers=True)
+    assert report.passed and report.first_divergence is None
+    assert [row.name for row in report.outputs] == ["logits", "best"]
+    assert all(row.figures.relative < 1e-5 for row in report.layers) and len(report.layers) > 40
+    assert "The outputs agree" in str(report) and "No layer diverges" in str(report)
+
+
+def test_a_wrong_rule_is_named(model: Encoder) -> None:
+    wrong = bridge.to_onnx(model, [IDS], rules=[SoftmaxTooLarge])
+    report = compare(model, wrong, (IDS,), layers=True, rtol={"logits": 1e-5, "": 0}, atol=1e-6, rules=[SoftmaxTooLarge])
+    first = report.first_divergence
+    assert not report.passed and first is not None
+    assert (first.origin.module_path, first.origin.operator, first.rules) == ("layers.1", "aten::softmax", ("test/softmax-too-large",))
+    assert first.origin.source.endswith("encoders.py:16 in forward")
+    assert first.figures.relative == pytest.approx(1e-2, rel=1e-3) and first.arriving < 1e-5
+    assert first.exported is not None and first.exported.relative < 1e-5
+    assert "test/softmax-too-large" in report.verdict and "before rewriting" in report.verdict
+    assert [row.order for row in report.layers if row.guilty] == [first.order]
+
+
+def test_the_spec_that_compiled_finds_the_rule(model: Encoder) -> None:
+    compiled = bridge.compile(model, [IDS], backend="onnxruntime", rules=[SoftmaxTooLarge])
+    report = compare(model, compiled, (IDS,), layers=True, rtol=1e-5, atol=1e-6, rules=[SoftmaxTooLarge])
+    assert not report.passed and report.first_divergence is not None
+    assert report.first_divergence.rules == ("test/softmax-too-large",)
+
+
+def test_a_wrong_epsilon_is_named_though_the_outputs_pass(model: Encoder, exported: onnx.ModelProto) -> None:
+    wrong = with_epsilon(exported, "layers.1.norm1", 1e-3)
+    report = compare(model, wrong, (IDS,), layers=True, rtol=0.1)
+    first = report.first_divergence
+    assert report.passed and first is not None
+    assert (first.origin.module_path, first.origin.module_type, first.rules) == ("layers.1.norm1", "LayerNorm", ())
+
+
+def test_onnx_before_and_after_a_wrong_rewrite(model: Encoder, exported: onnx.ModelProto) -> None:
+    wrong = bridge.to_onnx(model, [IDS], rules=[SoftmaxTooLarge])
+    first = compare(exported, wrong, (IDS,), layers=True, rtol=1e-5, atol=0).first_divergence
+    assert first is not None and first.origin.module_path == "layers.1"
+    assert first.origin.operator == "aten::softmax" and first.rules[0].endswith("softmax-too-large")
+
+
+def test_onnx_of_others_is_matched_by_tensor_names(tmp_path: Path, exported: onnx.ModelProto) -> None:
+    plain = onnx.ModelProto()
+    plain.CopyFrom(exported)
+    del plain.metadata_props[:]
+    onnx.save(plain, tmp_path / "right.onnx")
+    onnx.save(with_epsilon(plain, "layers.0.norm2", 1e-2), tmp_path / "wrong.onnx")
+    report = compare(tmp_path / "right.onnx", str(tmp_path / "wrong.onnx"), {"ids": IDS}, layers=True)
+    assert report.first_divergence is not None and report.first_divergence.origin.operator == "LayerNormalization"
+    assert report.first_divergence.origin.module_path.startswith("layers.0.norm2/")
+
+
+def test_operators_that_stay_in_pytorch_are_fed() -> None:
+    class Inverse(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.eigvalsh(x @ x.transpose(-1, -2)).relu().cumsum(-1)
+
+    report = compare(Inverse(), Inverse(), torch.eye(3) + 1, layers=True)
+    assert report.passed and report.first_divergence is None
+    assert "aten::matmul" in {row.origin.operator for row in report.layers}
+    assert "aten::cumsum" in {row.origin.operator for row in report.layers}
+
+
+def test_several_inputs_and_tolerances_by_output(model: Encoder) -> None:
+    sets = [(IDS,), (IDS[:1, :3],), {"ids": IDS[:, :2]}]
+    other = encoder(epsilon=1e-4)
+    strict = compare(model, other, sets, rtol=1e-7, atol=0)
+    assert not strict.passed and [row.inputs for row in strict.outputs] == [0, 0, 1, 1, 2, 2]
+    assert strict.outputs[2].shape == (1, 3, 4)
+    loose = compare(model, other, sets, rtol={"logits": 0.5}, atol={"logits": 0.5, "": 0})
+    assert loose.passed and (loose.outputs[0].rtol, loose.outputs[1].rtol) == (0.5, 0)
+    with pytest.raises(bridge.SpecError, match="no output 'logit'"):
+        compare(model, other, sets, rtol={"logit": 1})
+
+
+def test_what_cannot_be_compared_fails_with_a_reason(model: Encoder) -> None:
+    class Fewer(torch.nn.Module):
+        def forward(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"logits": ids.float()}
+
+    report = compare(model, Fewer(), IDS)
+    assert not report.passed
+    assert [row.reason for row in report.outputs] == ["its shape is (2, 7)", "it is missing"]
+
+
+def test_not_finite_is_equal_only_to_itself() -> None:
+    class Returns(torch.nn.Module):
+        def __init__(self, *values: float) -> None:
+            super().__init__()
+            self.values = torch.tensor(values)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.values
+
+    inf, nan = float("inf"), float("nan")
+    assert compare(Returns(1, inf, nan), Returns(1, inf, nan), torch.ones(1)).passed
+    for other in (Returns(1, -inf, nan), Returns(1, inf, 0), Returns(nan, inf, nan)):
+        assert not compare(Returns(1, inf, nan), other, torch.ones(1)).passed
+
+
+def test_reports_are_whole_pages_and_data(tmp_path: Path, model: Encoder, exported: onnx.ModelProto) -> None:
+    report = compare(model, with_epsilon(exported, "layers.2.norm1", 0.1), (IDS,), layers=True, save_inputs=tmp_path / "in.json")
+    page = report.save(tmp_path / "report.html").read_text()
+    assert page.index("verdict bad") < page.index("<table>") and "layers.2.norm1" in page and torch.__version__.split("+")[0] in page
+    assert "http" not in page and page.count("<rect") == len(report.layers)
+    data = json.loads(report.save(tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    assert data["passed"] is False and data["layers"][data["first_divergence"]]["origin"]["module_path"] == "layers.2.norm1"
+    from bridge.compare.inputs import from_json
+
+    (again,) = from_json(tmp_path / "in.json")
+    assert torch.equal(again["ids"], IDS)
+
+
+def test_models_that_do_not_belong_together(model: Encoder, exported: onnx.ModelProto) -> None:
+    with pytest.raises(bridge.BridgeError, match="not made from this module"):
+        compare(encoder(depth=2), exported, IDS, layers=True)
+    with pytest.raises(bridge.SpecError, match="cannot be compared"):
+        compare(model, 3, IDS)
+    with pytest.raises(bridge.SpecError, match="nothing to compare"):
+        compare(model, model, [])
