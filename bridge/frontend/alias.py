@@ -128,6 +128,8 @@ class Memory:
             self._annotate(value, argument.alias_info, sets)
         for value, result in zip(outputs, schema.returns, strict=False):
             self._annotate(value, result.alias_info, sets)
+        if "*" in sets:  # into or out of a container: the schema does not say which
+            sets["*"] += [value for value in (*inputs, *outputs) if _is_container(value)]
         for values in sets.values():
             for value in values[1:]:
                 self._join(values[0], value)
