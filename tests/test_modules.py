@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 import bridge
 from bridge.runtime.calls import engine_calls
 from tests.modules import CASES, Case
+from tests.modules.control import UP
 
 warnings.filterwarnings("ignore", message=".*deprecated.*")
 
@@ -103,3 +104,21 @@ def test_results(case: Case) -> None:
     assert_same(outputs_of(results(torch.jit.load(file), case), case), expected, case.tolerance)
     least, most = case.engines
     assert least <= len(engine_calls(compiled)) <= most
+
+
+class _Around(torch.nn.Module):
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) * 2
+
+
+@pytest.mark.parametrize("compose", [torch.jit.script, lambda m: torch.jit.trace(m, UP, check_trace=False)], ids=["script", "trace"])
+def test_inside_another_module(compose: Any) -> None:
+    case = next(case for case in CASES if case.name == "IfOnData")
+    module = original(case)
+    compiled = bridge.compile(module, spec_of(case), backend="onnxruntime")
+    expected = module(UP) * 2
+    assert_same(compose(_Around(compiled))(UP), expected, 1e-4)

@@ -118,6 +118,8 @@ class _Scheduler:
         self.nodes = list(block.nodes())
         self.maker = {value.debugName(): node for node in self.nodes for value in node.outputs()}
         self.levels: dict[int, int] = {}
+        self.needs: dict[int, set[str]] = {}
+        self.readers: dict[str, set[int]] = {}  # levels of the engines that read a value
         self.lasting = -1
 
     def run(self) -> Cut:
@@ -127,6 +129,8 @@ class _Scheduler:
         for node in self.nodes:
             if self.roles.of(node) is Role.ENGINE:
                 groups.setdefault(self.levels[node.i(TAG)], []).append(node)
+                for name in self.needs[node.i(TAG)]:
+                    self.readers.setdefault(name, set()).add(self.levels[node.i(TAG)])
         segments = {level: Segment(nodes) for level, nodes in groups.items()}
         live = self._live()
         for segment in segments.values():
@@ -136,7 +140,8 @@ class _Scheduler:
     def _level(self, node: tp.Node) -> int:
         role = self.roles.of(node)
         level = -1 if role is not Role.ENGINE else 0
-        for name in self._needs(node):
+        self.needs[node.i(TAG)] = self._needs(node)
+        for name in self.needs[node.i(TAG)]:
             source = self.maker[name]
             step = role is Role.ENGINE and self.roles.of(source) is Role.TORCH and source.kind() != "prim::GetAttr"
             level = max(level, self.levels[source.i(TAG)] + step)
@@ -208,13 +213,9 @@ class _Scheduler:
             elif value.type().kind() != "NoneType":
                 inputs[name] = value
         segment.inputs = list(inputs.values())
-        wanted = live | {
-            name
-            for node in self.nodes
-            if self.roles.of(node) is Role.ENGINE and node.i(TAG) not in segment.identities
-            for name in self._needs(node)
-        }
-        segment.outputs = [value for node in segment.nodes for value in node.outputs() if value.debugName() in wanted]
+        level = {self.levels[segment.nodes[0].i(TAG)]}
+        made = [value for node in segment.nodes for value in node.outputs()]
+        segment.outputs = [v for v in made if v.debugName() in live or self.readers.get(v.debugName(), level) - level]
 
     def _is_copied(self, source: tp.Node) -> bool:
         return source.hasAttribute(TAG) and self.roles.of(source) is Role.FREE
