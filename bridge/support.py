@@ -146,7 +146,7 @@ class DryRun:
         return as_text(self)
 
 
-class _Planner:
+class Planner:
     """A backend that builds nothing, so that all that comes before a build is decided as in `compile`."""
 
     def __init__(self, name: str) -> None:
@@ -188,7 +188,7 @@ def dryrun(module: Any, spec: Any = None, *, method_name: str = "forward", **set
     wanted = CompileSpec.of(spec, settings)
     wanted.require_full_compilation = False
     loaded = load(module, wanted, method_name)
-    partition, calls = divide_and_build(loaded, _Planner(wanted.backend))
+    partition, calls = divide_and_build(loaded, Planner(wanted.backend))
     segments = tuple(
         _segment(partition, loaded, segment, _profile(calls[id(segment)].plan)) for segment in partition.segments
     )

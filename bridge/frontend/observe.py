@@ -101,18 +101,19 @@ def observe(module: torch.jit.ScriptModule, method: str, examples: Sequence[tupl
     Raises:
         SpecError: the module does not run on the first example; later ones are tried and left out.
     """
-    observed = _private_copy(module, method)
-    graph = tp.graph_of(observed, method)
+    state = _private_state(module, method)
+    graph = tp.graph_of(module, method).copy()
     pairs = zip(tp.values(graph), tp.values(tp.graph_of(module, method)), strict=True)
     renamed = {copied.debugName(): original.debugName() for copied, original in pairs}
     _fill_uninitialized(graph)
     names = [renamed[name] for name in _instrument(graph)]
+    observed = tp.function_of("observed", graph)
     with _LOCK:
         _seen[:] = [[] for _ in names]
         for position, example in enumerate(examples):
             try:
                 with torch.no_grad(), torch.random.fork_rng(devices=[]), _unoptimized(False):
-                    getattr(observed, method)(*copy.deepcopy(example))
+                    observed(state, *copy.deepcopy(example))
             except Exception as error:
                 if position == 0:
                     raise _does_not_run(error) from error
@@ -136,10 +137,10 @@ def writes(node: tp.Node) -> bool:
     return schema is not None and any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments)
 
 
-def _private_copy(module: torch.jit.ScriptModule, method: str) -> torch.jit.ScriptModule:
-    """A copy to run; with tensors of its own when running changes the module's state."""
+def _private_state(module: torch.jit.ScriptModule, method: str) -> torch.jit.ScriptModule:
+    """What runs may change: the module itself, or a copy of it when running changes its state."""
     changes = any(writes(node) for node in tp.walk(tp.graph_of(module, method)))
-    return tp.clone(copy.deepcopy(module) if changes else module)
+    return copy.deepcopy(module) if changes else module
 
 
 def _instrument(graph: tp.Graph) -> list[str]:
