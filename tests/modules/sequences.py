@@ -136,7 +136,7 @@ class TransducerDecoder(nn.Module):
         (floats(4, 6), torch.tensor([[0, 1], [4, 2], [5, 3]])),
         (floats(4, 6, seed=1), torch.tensor([[2, 3], [0, 4], [5, 1]])),
     ],
-    (1, 3),
+    (0, 1),
 )
 class TreeStructured(nn.Module):
     def __init__(self) -> None:
