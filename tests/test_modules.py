@@ -115,7 +115,9 @@ class _Around(torch.nn.Module):
         return self.inner(x) * 2
 
 
-@pytest.mark.parametrize("compose", [torch.jit.script, lambda m: torch.jit.trace(m, UP, check_trace=False)], ids=["script", "trace"])
+@pytest.mark.parametrize(
+    "compose", [torch.jit.script, lambda m: torch.jit.trace(m, UP, check_trace=False)], ids=["script", "trace"]
+)
 def test_inside_another_module(compose: Any) -> None:
     case = next(case for case in CASES if case.name == "IfOnData")
     module = original(case)

@@ -61,7 +61,9 @@ def cut(graph: tp.Graph, roles: Roles, memory: Memory) -> list[Cut]:
 
 def _is_whole(graph: tp.Graph, segments: list[Segment], roles: Roles) -> bool:
     """Whether one engine does all that the graph does."""
-    return len(segments) == 1 and not any(roles.of(node) is Role.TORCH and tp.schema(node) is not None for node in tp.walk(graph))
+    return len(segments) == 1 and not any(
+        roles.of(node) is Role.TORCH and tp.schema(node) is not None for node in tp.walk(graph)
+    )
 
 
 def _leave_cheap(segments: list[Segment], roles: Roles) -> bool:

@@ -34,7 +34,9 @@ def test_writing_through_a_view_writes_the_base() -> None:
 
 
 def test_branches_and_loops_join() -> None:
-    memory, values = memory_of("    a = x\n    for i in range(3):\n        if i > 1:\n            a = y\n    a.mul_(2)\n    return a")
+    memory, values = memory_of(
+        "    a = x\n    for i in range(3):\n        if i > 1:\n            a = y\n    a.mul_(2)\n    return a"
+    )
     assert memory.written(values["x"])
     assert memory.written(values["y"])
 

@@ -14,11 +14,19 @@ from bridge.frontend.provenance import TAG
 from bridge.partition.roles import Policy, Role, Roles
 
 
-def roles_of(body: str, policy: Policy | None = None, example: torch.Tensor | None = None) -> dict[str, tuple[Role, str]]:
+def roles_of(
+    body: str, policy: Policy | None = None, example: torch.Tensor | None = None
+) -> dict[str, tuple[Role, str]]:
     """Role and reason of each operator of ``forward(self, x)``."""
     example = torch.rand(3, 4) if example is None else example
     module = tp.shell(nn.Module(), f"def forward(self, x: Tensor):\n    {body}\n")
-    program = prepare(module, "forward", (example,), [Argument(Fact(content=Varies.WITH_DATA), tuple(example.shape))], torch.device("cpu"))
+    program = prepare(
+        module,
+        "forward",
+        (example,),
+        [Argument(Fact(content=Varies.WITH_DATA), tuple(example.shape))],
+        torch.device("cpu"),
+    )
     roles = Roles(program, Memory(program.graph), policy or Policy())
     return {node.kind(): (roles.of(node), roles.reasons.get(node.i(TAG), "")) for node in tp.walk(program.graph)}
 

@@ -31,7 +31,11 @@ def random_source(nodes: int, seed: int, refused: float) -> str:
     for i in range(nodes):
         first, second = (f"v{chance.randrange(max(0, i - 6), i)}" if i else "x" for _ in range(2))
         operator = "torch.atan2" if chance.random() < refused else "torch.matmul"
-        lines.append(f"    v{i} = {operator}({first}, {second}).tanh()" if operator == "torch.matmul" else f"    v{i} = {operator}({first}, {second})")
+        lines.append(
+            f"    v{i} = {operator}({first}, {second}).tanh()"
+            if operator == "torch.matmul"
+            else f"    v{i} = {operator}({first}, {second})"
+        )
     return "def forward(self, x: Tensor):\n" + "\n".join(lines) + f"\n    return v{nodes - 1}, v{nodes // 2}\n"
 
 
@@ -63,7 +67,9 @@ def runs(schedule: Cut) -> bool:
     for step in schedule.steps:
         nodes = step.nodes if isinstance(step, Segment) else [step]
         inside = {value.debugName() for node in nodes for value in node.outputs()}
-        needed = {value.debugName() for node in nodes for value in node.inputs() if value.node().kind() != "prim::Param"}
+        needed = {
+            value.debugName() for node in nodes for value in node.inputs() if value.node().kind() != "prim::Param"
+        }
         if not needed <= made | inside:
             return False
         made |= inside
