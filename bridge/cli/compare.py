@@ -20,11 +20,11 @@ def compare_files(
     compiled: Annotated[Path, typer.Argument(help=f"What is compared with it: {_SIDE}", exists=True)],
     inputs: Annotated[
         Path | None,
-        typer.Option("--inputs", help="Saved inputs: Polygraphy's JSON (.json), torch.save (.pt), arrays (.npz).", exists=True),
+        typer.Option("--inputs", help="Saved inputs: Polygraphy's .json, torch.save's .pt, or .npz.", exists=True),
     ] = None,
     described: options.Inputs = None,
     seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
-    layers: Annotated[bool, typer.Option("--layers", help="Also layer by layer, naming the first that diverges.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Also by layers, naming the first that diverges.")] = False,
     rtol: Annotated[list[str] | None, typer.Option(metavar="[OUTPUT:]NUMBER", help="Relative tolerance.")] = None,
     atol: Annotated[list[str] | None, typer.Option(metavar="[OUTPUT:]NUMBER", help="Absolute tolerance.")] = None,
     precision: options.Precision = "float32",
@@ -41,10 +41,9 @@ def compare_files(
 
     spec = options.spec_of({}, precision, "onnxruntime", settings)
     given = _saved(inputs) if inputs else _random(reference, described, seed)
-    report = bridge.compare(
-        str(reference), str(compiled), given, layers=layers, rtol=_tolerance("--rtol", rtol), atol=_tolerance("--atol", atol),
-        spec=spec, save_inputs=save_inputs,
-    )  # fmt: skip
+    tolerances = {"rtol": _tolerance("--rtol", rtol), "atol": _tolerance("--atol", atol)}
+    paths = str(reference), str(compiled)
+    report = bridge.compare(*paths, given, layers=layers, **tolerances, spec=spec, save_inputs=save_inputs)
     _tell(report, html, json)
 
 

@@ -39,7 +39,8 @@ def figures_of(reference: Array, other: Array) -> Figures:
         return Figures(math.inf, math.inf, math.inf, math.nan, -math.inf)
     signal, noise = float(np.linalg.norm(expected)), float(np.linalg.norm(difference))
     relative = noise / signal if signal else math.inf if noise else 0.0
-    return Figures(float(difference.max()), float(difference.mean()), relative, _cosine(expected, found, signal), _decibels(relative))
+    largest, mean = float(difference.max()), float(difference.mean())
+    return Figures(largest, mean, relative, _cosine(expected, found, signal), _decibels(relative))
 
 
 def comparable(reference: Array, other: Array) -> tuple[Array, Array]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from bridge import torch_private as tp
 from bridge.errors import SpecError
 
 
@@ -32,8 +33,10 @@ class InputSet:
     def filled(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """(args, kwargs) with these tensors, in order, in the places of its own."""
         remaining = iter(tensors)
-        filled = pytree.tree_map(lambda v: next(remaining) if isinstance(v, torch.Tensor) else v, (self.args, self.kwargs))
-        return filled[0], filled[1]
+        args, kwargs = pytree.tree_map(
+            lambda v: next(remaining) if isinstance(v, torch.Tensor) else v, (self.args, self.kwargs)
+        )
+        return args, kwargs
 
 
 def input_sets(inputs: Any) -> list[InputSet]:
@@ -59,7 +62,7 @@ def _input_set(given: Any) -> InputSet:
 def argument_names(module: torch.nn.Module) -> list[str]:
     """The names of forward's arguments, without self."""
     if isinstance(module, torch.jit.ScriptModule):
-        return [argument.name for argument in module.forward.schema.arguments[1:]]
+        return [argument.name for argument in tp.schema_of(module).arguments[1:]]
     parameters = inspect.signature(module.forward).parameters.values()
     return [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 

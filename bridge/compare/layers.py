@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from bridge.compare.figures import Array, Figures, figures_of
-from bridge.compare.sides import Key, OnnxSide, Step, TorchSide, leaving
+from bridge.compare.sides import Key, OnnxSide, TorchSide, leaving
 from bridge.frontend.provenance import Origin
 
 BATCH_BYTES = 256 << 20
@@ -63,18 +63,30 @@ class Comparable:
     size: Callable[[str], int] = lambda name: 0
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """One result in the reference, and its figures in the last and in the exported graph."""
+
+    shape: tuple[int, ...]
+    figures: list[Figures | None]
+
+
 def compare_layers(what: Comparable) -> list[LayerRow]:
     """The rows, in the order of the reference's nodes; memory is that of one batch of tensors."""
     wanted = leaving(what.reference.steps, what.reference.results)
     stages = [(side, leaving(side.steps, side.results)) for side in (what.last, what.exported) if side is not None]
     pairs = {key: _paired(names, [found.get(key, []) for _, found in stages]) for key, names in wanted.items()}
-    measured: dict[Key, list[tuple[tuple[int, ...], Figures | None]]] = {}
+    measured: dict[Key, _Measured] = {}
     for batch in _batches({key: found for key, found in pairs.items() if found}, what.size):
         reference = what.reference.values([name for name, _ in batch.values()])
-        columns = [side.values([others[i] for _, others in batch.values() if others[i]]) for i, (side, _) in enumerate(stages)]
+        columns = [
+            side.values([other for _, others in batch.values() if (other := others[i])])
+            for i, (side, _) in enumerate(stages)
+        ]
         for key, (name, others) in batch.items():
             if name in reference:
-                measured[key] = [_measured(reference[name], column.get(other or "")) for column, other in zip(columns, others, strict=True)]
+                found = [column.get(other or "") for column, other in zip(columns, others, strict=True)]
+                measured[key] = _Measured(reference[name].shape, [_measured(reference[name], array) for array in found])
     return _rows(what, measured)
 
 
@@ -100,13 +112,14 @@ def _batches(
         yield batch
 
 
-def _measured(reference: Array, other: Array | None) -> tuple[tuple[int, ...], Figures | None]:
+def _measured(reference: Array, other: Array | None) -> Figures | None:
     """None where a graph has another tensor in this place: a transposed or a fused one."""
-    same = other is not None and other.shape == reference.shape and (other.dtype.kind == "b") == (reference.dtype.kind == "b")
-    return reference.shape, figures_of(reference, other) if same and other is not None else None
+    if other is None or other.shape != reference.shape or (other.dtype.kind == "b") != (reference.dtype.kind == "b"):
+        return None
+    return figures_of(reference, other)
 
 
-def _rows(what: Comparable, measured: Mapping[Key, list[tuple[tuple[int, ...], Figures | None]]]) -> list[LayerRow]:
+def _rows(what: Comparable, measured: Mapping[Key, _Measured]) -> list[LayerRow]:
     nodes: dict[Key, list[str]] = {}
     for step in what.last.steps:
         if step.key is not None:
@@ -116,20 +129,21 @@ def _rows(what: Comparable, measured: Mapping[Key, list[tuple[tuple[int, ...], F
     for step in what.reference.steps:
         arriving = max((errors.get(name, 0.0) for name in step.inputs), default=0.0)
         found = measured.get(step.key) if step.key is not None else None
-        figures = found[0][1] if found else None
+        figures = found.figures[0] if found else None
         errors.update(dict.fromkeys(step.outputs, figures.relative if figures else arriving))
         if found and figures and step.key is not None:
-            rows.append(_row(what, step, len(rows), nodes.get(step.key, []), found[0][0], [f for _, f in found], arriving))
+            rows.append(_row(what, step.key, len(rows), nodes.get(step.key, []), found, arriving))
     return rows
 
 
-def _row(what: Comparable, step: Step, order: int, nodes: list[str], shape: tuple[int, ...], figures: Sequence[Figures | None], arriving: float) -> LayerRow:
-    assert step.key is not None and figures[0] is not None
+def _row(what: Comparable, key: Key, order: int, nodes: list[str], found: _Measured, arriving: float) -> LayerRow:
+    figures, *others = found.figures
+    assert figures is not None
     short = dict.fromkeys(rule for node in nodes for rule in rules_in(node, what.known))
-    error = figures[0].relative
-    guilty = error > what.noise and not error <= _JUMP * arriving
+    guilty = figures.relative > what.noise and not figures.relative <= _JUMP * arriving
     rules = tuple(what.known.get(name, name) for name in short)
-    return LayerRow(order, what.origin_of(step.key), tuple(nodes), rules, shape, figures[0], figures[1] if len(figures) > 1 else None, arriving, guilty)
+    exported = others[0] if others else None
+    return LayerRow(order, what.origin_of(key), tuple(nodes), rules, found.shape, figures, exported, arriving, guilty)
 
 
 def rules_in(name: str, known: Mapping[str, str]) -> list[str]:

@@ -67,7 +67,8 @@ class Compare:
         for field, given in (("rtol", self.rtol), ("atol", self.atol)):
             unknown = sorted(set(given) - {*expected, ""}) if isinstance(given, Mapping) else []
             if unknown:
-                raise SpecError(f"{field}: there is no output {unknown[0]!r}", hint=f"the outputs: {', '.join(expected)}")
+                known = ", ".join(expected)
+                raise SpecError(f"{field}: there is no output {unknown[0]!r}", hint=f"the outputs: {known}")
 
     def _row(self, name: str, expected: Array, found: Array | None) -> OutputRow:
         if found is None:
@@ -78,13 +79,16 @@ class Compare:
         rtol = _chosen(self.rtol, name, max(_default_rtol(expected), _default_rtol(found)))
         atol = _chosen(self.atol, name, rtol * _size_of(left))
         passed = not left.size or (_finite(left, right) and _passes(name, right, left, rtol, atol))
-        return OutputRow(self.position, name, str(expected.dtype), expected.shape, figures_of(expected, found), atol, rtol, passed)
+        figures, dtype = figures_of(expected, found), str(expected.dtype)
+        return OutputRow(self.position, name, dtype, expected.shape, figures, atol, rtol, passed)
 
     def _unlike(self, name: str, array: Array, reason: str) -> OutputRow:
         return OutputRow(self.position, name, str(array.dtype), array.shape, None, 0.0, 0.0, False, reason)
 
 
-def compare_outputs(reference: Contender, compiled: Contender, inputs: InputSet, position: int, rtol: Tolerance, atol: Tolerance) -> list[OutputRow]:
+def compare_outputs(
+    reference: Contender, compiled: Contender, inputs: InputSet, position: int, rtol: Tolerance, atol: Tolerance
+) -> list[OutputRow]:
     """The rows of one set of inputs."""
     feed = feed_of(reference, compiled, inputs)
     runners = [side.runner(inputs, list(feed)) for side in (compiled, reference)]

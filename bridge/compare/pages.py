@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from bridge.report import terminal
-from bridge.report.html import Html, page, section, table, tag
+from bridge.report.html import Html, Verdict, page, section, table, tag
 
 if TYPE_CHECKING:
     from bridge.compare.figures import Figures
@@ -28,7 +28,8 @@ def to_text(report: ComparisonReport) -> str:
     parts.append(terminal.grid("Outputs", _OUTPUTS, [_output(row) for row in report.outputs]))
     if report.layers:
         shown = _around(report)
-        parts.append(terminal.grid(f"Layers ({len(shown)} of {len(report.layers)})", _LAYERS, [_layer(row) for row in shown]))
+        title = f"Layers ({len(shown)} of {len(report.layers)})"
+        parts.append(terminal.grid(title, _LAYERS, [_layer(row) for row in shown]))
     return terminal.to_text(*parts, width=180)
 
 
@@ -49,8 +50,9 @@ def to_html(report: ComparisonReport) -> str:
         rows = [[_marked(row, cell) for cell in _layer(row)] for row in report.layers]
         parts += [section("Error along the graph", _curve(report)), section("Layers", table(_LAYERS, rows))]
     parts.append(section("Versions", table(("package", "version"), list(report.versions.items()))))
-    kind = "bad" if not report.passed else "warning" if report.first_divergence else "good"
-    return page("Comparison", report.verdict, *parts, kind=kind, subtitle=f"{report.reference} against {report.compiled}")  # type: ignore[arg-type]
+    kind: Verdict = "bad" if not report.passed else "warning" if report.first_divergence else "good"
+    below = f"{report.reference} against {report.compiled}"
+    return page("Comparison", report.verdict, *parts, kind=kind, subtitle=below)
 
 
 def _output(row: OutputRow) -> tuple[object, ...]:
@@ -69,7 +71,8 @@ def _layer(row: LayerRow) -> tuple[object, ...]:
     mark = f"{row.order} <--" if row.guilty else str(row.order)
     growth = f"{row.growth:.1f}x" if math.isfinite(row.growth) else "new"
     rules, origin = ", ".join(row.rules), row.origin
-    return (mark, origin.module_path, origin.operator, row.figures.relative, row.arriving, growth, exported, row.figures.max_absolute, rules, origin.source)
+    errors = (row.figures.relative, row.arriving, growth, exported, row.figures.max_absolute)
+    return (mark, origin.module_path, origin.operator, *errors, rules, origin.source)
 
 
 def _marked(row: LayerRow, cell: object) -> object:
@@ -85,11 +88,11 @@ def _curve(report: ComparisonReport) -> Html:
         parts.append(f'<text x="{_MARGIN - 6}" y="{y + 4:.1f}" text-anchor="end">1e-{decade}</text>')
     for row in report.layers:
         height = max(_HEIGHT * _level(row.figures.relative), 1.0)
-        fill = "var(--bad)" if row.guilty else "var(--warning)" if row.figures.relative > report.noise else "var(--good)"
+        colour = "bad" if row.guilty else "warning" if row.figures.relative > report.noise else "good"
         x, y = _MARGIN + row.order * step, _HEIGHT + 8 - height
         label = escape(f"{row.order} {row.origin}: {row.figures.relative:.3g}")
-        bar = f'<rect x="{x:.2f}" y="{y:.1f}" width="{max(step * 0.9, 0.4):.2f}" height="{height:.1f}" style="fill: {fill}">'
-        parts.append(f"{bar}<title>{label}</title></rect>")
+        place = f'x="{x:.2f}" y="{y:.1f}" width="{max(step * 0.9, 0.4):.2f}" height="{height:.1f}"'
+        parts.append(f'<rect {place} style="fill: var(--{colour})"><title>{label}</title></rect>')
     return Html(f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + 12}" role="img">{"".join(parts)}</svg>')
 
 

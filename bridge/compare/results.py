@@ -62,14 +62,15 @@ class ComparisonReport:
         failed = [row for row in self.outputs if not row.passed]
         sets = len({row.inputs for row in self.outputs})
         counted = f"{len(self.outputs)} output{'s' * (len(self.outputs) != 1)}, {sets} set{'s' * (sets != 1)} of inputs"
-        first = f"The outputs agree ({counted})." if not failed else f"{len(failed)} of {counted}: {failure(failed[0])}."
+        first = f"{len(failed)} of {counted}: {failure(failed[0])}." if failed else f"The outputs agree ({counted})."
         return " ".join(filter(None, [first, self._blame()]))
 
     def _blame(self) -> str:
         row = self.first_divergence
         if row is None:
             return "No layer diverges." if self.layers else ""
-        told = f"The error begins at {row.origin}: relative error {row.figures.relative:.3g}, where {row.arriving:.3g} arrives"
+        told = f"The error begins at {row.origin}: "
+        told += f"relative error {row.figures.relative:.3g}, where {row.arriving:.3g} arrives"
         right = row.exported is not None and row.exported.relative <= self.noise
         if row.rules:
             told += f"; made by rewrite {', '.join(row.rules)}"
@@ -81,7 +82,7 @@ class ComparisonReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as data that JSON can hold: what is not finite becomes text."""
-        return _plain(
+        data: dict[str, Any] = _plain(
             {
                 "passed": self.passed,
                 "verdict": self.verdict,
@@ -94,13 +95,15 @@ class ComparisonReport:
                 "versions": self.versions,
             }
         )
+        return data
 
     def save(self, path: str | Path) -> Path:
         """Writes the report: as JSON where the name ends in .json, else as one HTML page that needs nothing else."""
         from bridge.compare.pages import to_html
 
         path = Path(path)
-        path.write_text(json.dumps(self.to_dict(), indent=1) if path.suffix == ".json" else to_html(self), encoding="utf-8")
+        content = json.dumps(self.to_dict(), indent=1) if path.suffix == ".json" else to_html(self)
+        path.write_text(content, encoding="utf-8")
         return path
 
     def __str__(self) -> str:

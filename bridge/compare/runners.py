@@ -32,13 +32,13 @@ class Contender:
     """
 
     def __init__(self, thing: Any, role: str) -> None:
-        self.label, self.module, self.model = _label(thing, role), None, None
         opened = _opened(thing, role)
-        if isinstance(opened, onnx.ModelProto):
-            self.model: onnx.ModelProto | None = opened
-            self.session = ort.InferenceSession(_source(thing, opened), session_options(), providers=["CPUExecutionProvider"])
-        else:
-            self.module: torch.nn.Module | None = opened
+        self.label = _label(thing, role)
+        self.module = None if isinstance(opened, onnx.ModelProto) else opened
+        self.model = opened if isinstance(opened, onnx.ModelProto) else None
+        if self.model is not None:
+            source = _source(thing, self.model)
+            self.session = ort.InferenceSession(source, session_options(), providers=["CPUExecutionProvider"])
 
     @property
     def input_names(self) -> list[str]:
@@ -67,8 +67,8 @@ class ModuleRunner(BaseRunner):  # type: ignore[misc]
         """The module goes on living."""
 
     def get_input_metadata_impl(self) -> TensorMetadata:
-        tensors = self.inputs.leaves(self.names) if not self.names else dict(zip(self.names, self.inputs.leaves([]).values(), strict=True))
-        return TensorMetadata().from_feed_dict(tensors)
+        tensors = self.inputs.leaves([]).values()
+        return TensorMetadata().from_feed_dict(dict(zip(self.names, tensors, strict=True)))
 
     def infer_impl(self, feed_dict: dict[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
         tensors = [torch.as_tensor(feed_dict[name]) for name in self.names]
@@ -125,7 +125,8 @@ def _from_file(path: Path) -> torch.nn.Module | onnx.ModelProto:
         if path.suffix == ".pt2":
             return torch.export.load(path).module()
         try:
-            return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            loaded: torch.nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            return loaded
         except RuntimeError as error:
             raise BridgeError(f"{path} is no TorchScript module", why=str(error).strip().splitlines()[0]) from error
 

@@ -1,10 +1,11 @@
-"""The two things that layers are compared on: a TorchScript graph and ONNX models, run for chosen intermediate values."""
+"""What layers are compared on: TorchScript graphs and ONNX models, run for chosen intermediate values."""
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,12 @@ from bridge.backends.element_types import bodies
 from bridge.compare.figures import Array
 from bridge.compare.outputs import as_numpy, quiet_polygraphy
 from bridge.errors import BridgeError
-from bridge.frontend.observe import TensorSeen
 from bridge.frontend.program import Program
 from bridge.frontend.provenance import TAG, identity_of
 from bridge.runtime.session_onnxruntime import session_options
 from rewrites.torch_domain import PREFIX
 
-_LIBRARY = torch.library.Library("bridge_compare", "DEF")
+_LIBRARY: Any = torch.library.Library("bridge_compare", "DEF")  # type: ignore[no-untyped-call]
 _LIBRARY.define("tap(Tensor value, int index) -> ()", alias_analysis="CONSERVATIVE")
 _HERE = threading.local()
 
@@ -55,9 +55,9 @@ def leaving(steps: Sequence[Step], results: Iterable[str]) -> dict[Key, list[str
     read = {name for step in steps for name in step.inputs if makers.get(name) != step.key} | set(results)
     found: dict[Key, list[str]] = {}
     for step in steps:
-        for output in step.outputs if step.key is not None else ():
-            if output in read:
-                found.setdefault(step.key, []).append(output)
+        left = [output for output in step.outputs if output in read]
+        if left and step.key is not None:
+            found.setdefault(step.key, []).extend(left)
     return found
 
 
@@ -78,8 +78,8 @@ class TorchSide:
 
     def size(self, name: str) -> int:
         """Bytes of a value in the example run; 0 when it was not seen."""
-        seen = self.program.facts.seen.values.get(name, [])
-        return sum(int(np.prod(s.shape, dtype=np.int64)) * s.dtype.itemsize for s in seen[:1] if isinstance(s, TensorSeen))
+        seen = self.program.facts.seen.tensor(name)
+        return math.prod(seen.shape) * seen.dtype.itemsize if seen is not None else 0
 
     def values(self, names: Sequence[str]) -> dict[str, Array]:
         """These values of one run; those that no node of the outermost block makes, and absent ones, are left out."""
@@ -94,7 +94,7 @@ class TorchSide:
             tap = graph.create("bridge_compare::tap", [copies[name], position], 0)
             tap.insertBefore(first) if node.kind() == "prim::Param" else tap.insertAfter(node)
         _HERE.found = {}
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.jit.optimized_execution(False):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             getattr(module, self.program.method)(*self.arguments)
         found, _HERE.found = _HERE.found, {}
         return {wanted[index]: as_numpy(tensor) for index, tensor in found.items()}
@@ -130,7 +130,7 @@ class OnnxSide:
 
     def by_tensor_name(self) -> None:
         """Matches by the names of tensors, for models that did not come from `bridge`."""
-        self.steps = [Step(step.outputs[0] if step.outputs else None, step.name, step.inputs, step.outputs) for step in self.steps]
+        self.steps = [replace(step, key=step.outputs[0] if step.outputs else None) for step in self.steps]
 
     def values(self, names: Sequence[str]) -> dict[str, Array]:
         """These values of one run."""
@@ -143,9 +143,12 @@ class OnnxSide:
                 return dict(runner.infer(self._feeds(), check_inputs=False))
 
     def _feeds(self) -> dict[str, Array]:
-        given = {value.name: value.type.tensor_type.elem_type for value in self.model.graph.input}
-        kinds = {name: onnx.helper.tensor_dtype_to_np_dtype(kind) if kind else self.feeds[name].dtype for name, kind in given.items()}
-        return {name: self.feeds[name].astype(kind, copy=False) for name, kind in kinds.items()}
+        """In the dtypes that the graph declares."""
+        feeds = {}
+        for value in self.model.graph.input:
+            feed, kind = self.feeds[value.name], value.type.tensor_type.elem_type
+            feeds[value.name] = feed.astype(onnx.helper.tensor_dtype_to_np_dtype(kind), copy=False) if kind else feed
+        return feeds
 
     def _session(self, model: onnx.ModelProto) -> ort.InferenceSession:
         options = session_options()
@@ -187,8 +190,5 @@ def _onnx_step(node: onnx.NodeProto) -> Step:
 
 
 def _read_in(graph: onnx.GraphProto) -> list[str]:
-    inner = [name for node in graph.node for name in node.input]
-    return [*inner, *(v.name for v in graph.output), *(n for node in graph.node for body in bodies(node) for n in _read_in(body))]
-
-
-Values = Callable[[Sequence[str]], dict[str, Array]]
+    read = [name for node in graph.node for name in node.input] + [value.name for value in graph.output]
+    return read + [name for node in graph.node for body in bodies(node) for name in _read_in(body)]

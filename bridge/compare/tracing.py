@@ -30,7 +30,9 @@ _FP32_NOISE = 1e-5
 _UNKNOWN = 64
 
 
-def comparable_of(reference: Contender, compiled: Contender, inputs: InputSet, spec: Any, settings: dict[str, Any]) -> Comparable:
+def comparable_of(
+    reference: Contender, compiled: Contender, inputs: InputSet, spec: Any, settings: dict[str, Any]
+) -> Comparable:
     """The graphs to run, each with its inputs.
 
     Raises:
@@ -38,7 +40,8 @@ def comparable_of(reference: Contender, compiled: Contender, inputs: InputSet, s
     """
     if reference.model is not None:
         if compiled.model is None:
-            raise BridgeError("layers: an ONNX model is compared with ONNX models only", hint="give the PyTorch module as the reference")
+            told = "layers: an ONNX model is compared with ONNX models only"
+            raise BridgeError(told, hint="give the PyTorch module as the reference")
         return _of_models(reference, compiled, inputs)
     wanted = _with_inputs(CompileSpec.of(spec, settings), inputs)
     loaded = load(reference.module, wanted)
@@ -50,7 +53,8 @@ def comparable_of(reference: Contender, compiled: Contender, inputs: InputSet, s
         last, _ = _translated(loaded, torch_side, rewrite=True)
     table = loaded.program.provenance
     noise = NOISE.get(str(wanted.precision).removeprefix("torch."), _FP32_NOISE)
-    return Comparable(torch_side, last, exported, lambda key: table[int(key)], noise, _rule_names(wanted.rules), torch_side.size)
+    known = _rule_names(wanted.rules)
+    return Comparable(torch_side, last, exported, lambda key: table[int(key)], noise, known, torch_side.size)
 
 
 def _with_inputs(spec: CompileSpec, inputs: InputSet) -> CompileSpec:
@@ -107,7 +111,8 @@ def _feed(side: OnnxSide, reference: TorchSide, sources: dict[str, str]) -> None
     values = reference.values(list(sources.values()))
     missing = [name for name, source in sources.items() if source not in values]
     if missing:
-        raise BridgeError(f"layers: {missing[0]!r} has no value to feed: it is made inside a branch or loop that stays in PyTorch")
+        told = f"layers: {missing[0]!r} has no value to feed"
+        raise BridgeError(told, why="it is made inside a branch or a loop that stays in PyTorch")
     side.feeds = {name: values[source] for name, source in sources.items()}
 
 

@@ -47,7 +47,8 @@ def test_different_models_exit_with_1(capsys: pytest.CaptureFixture[str], folder
     code, out, _ = run(capsys, folder / "right.ts", folder / "wrong.ts", *words)
     assert code == 1 and "FAILED" in out
     assert json.loads(data.read_text())["passed"] is False
-    assert run(capsys, folder / "right.ts", folder / "wrong.ts", "--input", "ids:2x7:int64", "--rtol", "2", "--atol", "9")[0] == 0
+    loose = ("--input", "ids:2x7:int64", "--rtol", "2", "--atol", "9")
+    assert run(capsys, folder / "right.ts", folder / "wrong.ts", *loose)[0] == 0
 
 
 def test_misuse_exits_with_2(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
