@@ -85,7 +85,8 @@ def _segment(index: int, segment: PlannedSegment) -> Html:
     where = "" if segment.block == "graph" else f" in {escape(segment.block)}"
     return Html(
         f'<h3 id="engine-{index}">Engine {index}{where}</h3>'
-        f"<p>{escape(_operators(segment))}; {segment.onnx_nodes:,} ONNX nodes, weights of {amount(segment.weights)}; rewrite rules: {escape(rules)}</p>"
+        f"<p>{escape(_operators(segment))}; {segment.onnx_nodes:,} ONNX nodes, "
+        f"weights of {amount(segment.weights)}; rewrite rules: {escape(rules)}</p>"
         f"{table(('', 'name', 'dtype', 'shape', 'smallest / usual / largest'), rows)}"
         f"<details><summary>{len(segment.nodes):,} nodes</summary><ol>{listed}</ol></details>"
     )
