@@ -75,20 +75,23 @@ def ormqr(a, tau, other, left=True, transpose=False):
 def linalg_matrix_exp(x):
     """linalg_matrix_exp -> MatMul: a Taylor polynomial of the scaled matrix, squared as often as it was halved.
 
+    All squares are taken and one chosen: over squares of choices, TensorRT-RTX builds for hours.
     Source: Higham, "The scaling and squaring method for the matrix exponential revisited", 2005.
     """
     import torch
 
-    one = eye_like(x, int(x.shape[-1]))
+    one = torch.eye(int(x.shape[-1]), dtype=x.dtype)
     norm = x.abs().sum(-2, keepdim=True).amax(-1, keepdim=True)
     halvings = torch.ceil(torch.log(norm.clamp(min=1e-30)) / math.log(2.0) + 1).clamp(0, 16)
     scaled = x * torch.exp(-halvings * math.log(2.0))
     made = one
     for k in range(9, 0, -1):
         made = one + scaled @ made / k
+    chosen = made
     for k in range(16):
-        made = torch.where(halvings > k, made @ made, made)
-    return made
+        made = made @ made
+        chosen = torch.where(halvings > k, made, chosen)
+    return chosen
 
 
 @lowering(
