@@ -30,7 +30,7 @@ def load_module(path: Path) -> Any:
         with quiet_exporter():
             if path.suffix == ".pt2":
                 return torch.export.load(path)
-            return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            return torch.jit.load(path, map_location="cpu")
     except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise BridgeError(
             f"{path} is no TorchScript module",

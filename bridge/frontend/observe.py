@@ -16,7 +16,7 @@ import torch
 from bridge import torch_private as tp
 from bridge.errors import SpecError
 
-_LIBRARY = torch.library.Library("bridge_observe", "DEF")  # type: ignore[no-untyped-call]
+_LIBRARY = torch.library.Library("bridge_observe", "DEF")
 _KINDS = {
     "Tensor": "tensor", "Optional[Tensor]": "tensor", "int": "int", "bool": "bool", "float": "float",
     "List[int]": "ints", "List[Tensor]": "tensors",
@@ -91,8 +91,8 @@ def _observer(value: Any, index: int) -> None:
 
 for _kind, _type in _ARGUMENT.items():
     _SCHEMA = f"{_kind}({_type} value, int index) -> ()"
-    _LIBRARY.define(_SCHEMA, alias_analysis="CONSERVATIVE")  # type: ignore[no-untyped-call]
-    _LIBRARY.impl(_kind, _observer, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    _LIBRARY.define(_SCHEMA, alias_analysis="CONSERVATIVE")
+    _LIBRARY.impl(_kind, _observer, "CompositeExplicitAutograd")
 
 
 def observe(module: torch.jit.ScriptModule, method: str, examples: Sequence[tuple[Any, ...]]) -> Observations:

@@ -144,7 +144,7 @@ def _of_file(path: Path, layers: bool, backend: str) -> Inspection:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*deprecated")
         try:
-            module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            module = torch.jit.load(path, map_location="cpu")
             return _of_module(module, layers)
         except RuntimeError as error:
             raise BridgeError(

@@ -51,8 +51,8 @@ class Lane:
         self.stream, self._lock = stream, threading.Lock()
         self._own = _new_stream(session.device) if stream.cuda_stream == 0 else None
         self._handle = (self._own or stream).cuda_stream
-        self._before = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._after = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._before = torch.cuda.Event()
+        self._after = torch.cuda.Event()
         self._context = session.engine.create_execution_context()
         self._told: _Key | None = None
         self._layouts: dict[_Key, _Layout] = {}
@@ -225,7 +225,7 @@ class CapturedCall:
 
 
 def _new_stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(device)
 
 
 def _within(shape: torch.Size, limits: tuple[tuple[int, ...], ...]) -> bool:

@@ -154,13 +154,13 @@ def _fake(inputs: list[torch.Tensor], plan: torch.Tensor, signature: str) -> lis
 
 
 def _register() -> torch.library.Library:
-    library = torch.library.Library("bridge", "DEF")  # type: ignore[no-untyped-call]
-    library.define(SCHEMA)  # type: ignore[no-untyped-call]
+    library = torch.library.Library("bridge", "DEF")
+    library.define(SCHEMA)
     for key in ("CPU", "CUDA"):
-        library.impl("execute_engine", execute_engine, key)  # type: ignore[no-untyped-call]
+        library.impl("execute_engine", execute_engine, key)
     # engines are not differentiable: past the autograd layer, so that outputs never ask for a gradient
     past = torch.library.fallthrough_kernel
-    library.impl("execute_engine", past, "Autograd")  # type: ignore[no-untyped-call]
+    library.impl("execute_engine", past, "Autograd")
     torch.library.register_fake("bridge::execute_engine", _fake, lib=library)
     return library
 

@@ -111,7 +111,7 @@ def operators(field: str, value: Any) -> tuple[str, ...]:
 
 def _operator(field: str, item: Any) -> str:
     if isinstance(item, torch._ops.OpOverload):
-        return str(item.name()).removesuffix(".default")  # type: ignore[no-untyped-call]
+        return str(item.name()).removesuffix(".default")
     if isinstance(item, torch._ops.OpOverloadPacket):
         return str(item._qualified_op_name)
     text = item.removeprefix("torch.ops.") if isinstance(item, str) else ""
