@@ -71,11 +71,13 @@ class ComparisonReport:
             return "No layer diverges." if self.layers else ""
         told = f"The error begins at {row.origin}: "
         told += f"relative error {row.figures.relative:.3g}, where {row.arriving:.3g} arrives"
+        if math.isinf(row.figures.max_absolute):
+            told += "; one of the two is infinite or NaN where the other is not"
         right = row.exported is not None and row.exported.relative <= self.noise
         if row.rules:
-            told += f"; made by rewrite {', '.join(row.rules)}"
+            told += f"; its ONNX nodes were made by {', '.join(row.rules)}"
         if right:
-            told += "; before rewriting, the exported ONNX agrees there"
+            told += "; before rewriting and casting, the exported ONNX agrees there"
         elif row.exported is not None:
             told += "; the exported ONNX differs there already"
         return f"{told}."

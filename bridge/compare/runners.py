@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +76,23 @@ class ModuleRunner(BaseRunner):  # type: ignore[misc]
         tensors = [torch.as_tensor(feed_dict[name]) for name in self.names]
         args, kwargs = self.inputs.filled([t.to(self.home or t.device).clone() for t in tensors])
         start = time.perf_counter()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(self.module):
             result = self.module(*args, **kwargs)
         self.inference_time = time.perf_counter() - start
         return OrderedDict((name, value.detach().cpu()) for name, value in tensors_in(result).items())
+
+
+@contextlib.contextmanager
+def evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """In eval mode, as it is compiled; every submodule gets its mode back."""
+    training = [child for child in module.modules() if getattr(child, "training", False)]
+    if training:
+        module.eval()
+    try:
+        yield
+    finally:
+        for child in training:
+            child.training = True
 
 
 def _home(module: torch.nn.Module) -> torch.device | None:
@@ -125,7 +140,7 @@ def _from_file(path: Path) -> torch.nn.Module | onnx.ModelProto:
         if path.suffix == ".pt2":
             return torch.export.load(path).module()
         try:
-            loaded: torch.nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            loaded: torch.nn.Module = torch.jit.load(path, map_location="cpu")
             return loaded
         except RuntimeError as error:
             raise BridgeError(f"{path} is no TorchScript module", why=str(error).strip().splitlines()[0]) from error

@@ -26,7 +26,7 @@ from bridge.frontend.provenance import TAG, identity_of
 from bridge.runtime.session_onnxruntime import session_options
 from rewrites.torch_domain import PREFIX
 
-_LIBRARY: Any = torch.library.Library("bridge_compare", "DEF")  # type: ignore[no-untyped-call]
+_LIBRARY: Any = torch.library.Library("bridge_compare", "DEF")
 _LIBRARY.define("tap(Tensor value, int index) -> ()", alias_analysis="CONSERVATIVE")
 _HERE = threading.local()
 
@@ -75,11 +75,19 @@ class TorchSide:
         self.program, self.arguments = program, arguments
         self.steps = [_torch_step(node) for node in program.graph.nodes() if node.hasAttribute(TAG)]
         self.results = [value.debugName() for value in program.graph.outputs()]
+        self._kept: dict[str, Array] = {}
 
     def size(self, name: str) -> int:
         """Bytes of a value in the example run; 0 when it was not seen."""
         seen = self.program.facts.seen.tensor(name)
         return math.prod(seen.shape) * seen.dtype.itemsize if seen is not None else 0
+
+    def kept(self, names: Sequence[str]) -> dict[str, Array]:
+        """As `values`, and kept: what several graphs are fed with."""
+        new = [name for name in names if name not in self._kept]
+        if new:
+            self._kept.update(self.values(new))
+        return self._kept
 
     def values(self, names: Sequence[str]) -> dict[str, Array]:
         """These values of one run; those that no node of the outermost block makes, and absent ones, are left out."""

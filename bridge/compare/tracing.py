@@ -108,7 +108,7 @@ def _feed(side: OnnxSide, reference: TorchSide, sources: dict[str, str]) -> None
     made = {step.key: step.outputs for step in reference.steps}
     sources = {name: sources[name] for name in side.inputs}
     sources |= {name: made[key][position] for name, (key, position) in side.fed.items()}
-    values = reference.values(list(sources.values()))
+    values = reference.kept(list(sources.values()))
     missing = [name for name, source in sources.items() if source not in values]
     if missing:
         told = f"layers: {missing[0]!r} has no value to feed"

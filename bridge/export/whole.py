@@ -104,6 +104,7 @@ def _lift_weights(
     function: Function, program: Program, originals: Mapping[str, tp.Value], paths: Mapping[str, str]
 ) -> None:
     """Parameters and large constants become inputs, so that their memory is not copied."""
+    lifted: dict[str, tp.Value] = {}
     for node in list(tp.walk(function.graph)):
         if node.kind() not in ("prim::GetAttr", "prim::Constant") or node.output().type().kind() != "TensorType":
             continue
@@ -116,10 +117,11 @@ def _lift_weights(
             tensor = held
         if not isinstance(tensor, torch.Tensor):
             continue
-        new = function.graph.addInput()
-        new.setType(tp.tensor_type(tensor.dtype, list(tensor.shape)))
-        value.replaceAllUsesWith(new)
-        function.weights[name] = tensor
+        if name not in lifted:  # a module that is called twice reads its weights twice
+            lifted[name] = function.graph.addInput()
+            lifted[name].setType(tp.tensor_type(tensor.dtype, list(tensor.shape)))
+            function.weights[name] = tensor
+        value.replaceAllUsesWith(lifted[name])
 
 
 def _attribute(module: torch.nn.Module, path: str) -> object:

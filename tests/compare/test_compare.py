@@ -85,6 +85,17 @@ def test_a_wrong_epsilon_is_named_though_the_outputs_pass(model: Encoder, export
     assert (first.origin.module_path, first.origin.module_type, first.rules) == ("layers.1.norm1", "LayerNorm", ())
 
 
+def test_an_overflow_in_float16_is_named() -> None:
+    model = encoder()
+    with torch.no_grad():
+        for linear in (model.layers[1].query, model.layers[1].key):
+            linear.weight *= 600
+    report = compare(model, model, (IDS,), layers=True, precision=torch.float16)
+    first = report.first_divergence
+    assert first is not None and (first.origin.module_path, first.origin.operator) == ("layers.1", "aten::matmul")
+    assert "infinite" in report.verdict and first.exported is not None and first.exported.relative < 1e-5
+
+
 def test_onnx_before_and_after_a_wrong_rewrite(model: Encoder, exported: onnx.ModelProto) -> None:
     wrong = bridge.to_onnx(model, [IDS], rules=[SoftmaxTooLarge])
     first = compare(exported, wrong, (IDS,), layers=True, rtol=1e-5, atol=0).first_divergence
@@ -112,6 +123,34 @@ def test_operators_that_stay_in_pytorch_are_fed() -> None:
     assert report.passed and report.first_divergence is None
     assert "aten::matmul" in {row.origin.operator for row in report.layers}
     assert "aten::cumsum" in {row.origin.operator for row in report.layers}
+
+
+class Unrolled(torch.nn.Module):
+    """Reads its weights more than once, branches, and keeps its state in a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+        self.dropout = torch.nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
+        hidden, cell = state
+        for _ in range(2):
+            x = torch.tanh(self.linear(x) + cell)
+        if bool(x.sum() > 0):
+            x = x * 2
+        while bool(x.abs().max() > 0.1):
+            x = self.dropout(x * 0.5)
+        return {"x": x + hidden, "cell": cell * x}
+
+
+def test_control_flow_and_nested_inputs_in_training_mode() -> None:
+    module = Unrolled()
+    x, state = torch.ones(2, 4), (torch.ones(2, 4), torch.ones(2, 4))
+    compiled = bridge.compile(module, [x, state], backend="onnxruntime")
+    report = compare(module, compiled, {"x": x, "state": state}, layers=True)
+    assert report.passed and report.first_divergence is None and module.dropout.training
+    assert {"prim::If", "prim::Loop", "aten::tanh"} <= {row.origin.operator for row in report.layers}
 
 
 def test_several_inputs_and_tolerances_by_output(model: Encoder) -> None:
