@@ -48,7 +48,14 @@ class Translation:
 class Translator:
     """Translates segments of one program for one target."""
 
-    def __init__(self, program: Program, spec: CompileSpec, leaves: Sequence[Leaf], checker: Backend | None, paths: dict[str, str]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        spec: CompileSpec,
+        leaves: Sequence[Leaf],
+        checker: Backend | None,
+        paths: dict[str, str],
+    ) -> None:
         self.program, self.spec, self.checker, self.paths = program, spec, checker, paths
         self.leaf_of = input_leaves(program, leaves, list(spec.argument_names or ()))
         self.result_names = result_names(program.graph)
@@ -122,7 +129,11 @@ class Translator:
         for value, name in zip(function.inputs, names, strict=True):
             sizes = self.program.facts.sizes(value) or ()
             leaf = self.leaf_of.get(value.debugName())
-            dims = leaf.dims if leaf else [size if size is not None else f"{name}_dim{axis}" for axis, size in enumerate(sizes)]
+            dims = (
+                leaf.dims
+                if leaf
+                else [size if size is not None else f"{name}_dim{axis}" for axis, size in enumerate(sizes)]
+            )
             symbols[name] = {axis: dim for axis, dim in enumerate(dims) if isinstance(dim, str)}
         return {name: axes for name, axes in symbols.items() if axes}
 
@@ -150,7 +161,11 @@ class Translator:
             if (node.domain or "").startswith(rewrites.torch_domain.PREFIX):
                 identity = identity_of(node.name)
                 if identity is not None:
-                    left[identity] = told.get(identity) or reasons.get(identity) or "torch.onnx does not translate it and no rule lowers it"
+                    left[identity] = (
+                        told.get(identity)
+                        or reasons.get(identity)
+                        or "torch.onnx does not translate it and no rule lowers it"
+                    )
         return left
 
     def _cast(self, graph: gs.Graph) -> None:
@@ -214,7 +229,9 @@ def _all_nodes(graph: gs.Graph) -> list[gs.Node]:
     return nodes
 
 
-def signature_of(translation: Translation, translator: Translator, segment: Segment, ranges: Mapping[str, Sequence[tuple[int, ...]]]) -> Signature:
+def signature_of(
+    translation: Translation, translator: Translator, segment: Segment, ranges: Mapping[str, Sequence[tuple[int, ...]]]
+) -> Signature:
     """What the operator must know of an engine without loading it.
 
     Args:
@@ -241,7 +258,11 @@ def signature_of(translation: Translation, translator: Translator, segment: Segm
     for value, name, tensor in zip(segment.outputs, translation.output_names, translation.graph.outputs, strict=True):
         seen, sizes = translator.program.facts.tensor(value), translator.program.facts.sizes(value)
         assert seen is not None
-        outputs.append(OutputSignature(name, name_of(seen.dtype), _output_dims(sizes or (None,) * seen.rank, tensor.shape, symbols)))
+        outputs.append(
+            OutputSignature(
+                name, name_of(seen.dtype), _output_dims(sizes or (None,) * seen.rank, tensor.shape, symbols)
+            )
+        )
     return Signature(tuple(inputs), tuple(outputs), {})
 
 
@@ -251,5 +272,3 @@ def _output_dims(sizes: Sequence[int | None], shape: Any, symbols: Mapping[str, 
         size if size is not None else dim if isinstance(dim, int) else symbols.get(str(dim), "?")
         for size, dim in zip(sizes, inferred, strict=True)
     )
-
-

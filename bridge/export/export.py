@@ -49,7 +49,14 @@ class ExporterCrash(Exception):
         self.identity = identity
 
 
-def export(function: Function, program: Program, input_names: list[str], output_names: list[str], symbols: dict[str, dict[int, str]], as_themselves: Collection[int] = ()) -> Exported:
+def export(
+    function: Function,
+    program: Program,
+    input_names: list[str],
+    output_names: list[str],
+    symbols: dict[str, dict[int, str]],
+    as_themselves: Collection[int] = (),
+) -> Exported:
     """Exports a function.
 
     Args:
@@ -60,7 +67,9 @@ def export(function: Function, program: Program, input_names: list[str], output_
     Raises:
         ExporterCrash: the exporter failed outside any one operator.
     """
-    symbolics = Symbolics(function.nodes, program.facts, OPSET, lambda node: node.i(TAG) in as_themselves or is_wrong(node, program.facts))
+    symbolics = Symbolics(
+        function.nodes, program.facts, OPSET, lambda node: node.i(TAG) in as_themselves or is_wrong(node, program.facts)
+    )
     names = [*input_names, *(f"weight_{i}" for i in range(len(function.weights)))]
     try:
         proto = tp.export_graph(function.graph, names, output_names, symbols, OPSET, symbolics)
@@ -94,7 +103,9 @@ def _name_nodes(graph: onnx.GraphProto, program: Program) -> None:
     counts: dict[str, int] = {}
     for node, identity in zip(graph.node, identities, strict=True):
         if identity is None:
-            identity = next((wanted[o] for o in node.output if o in wanted), next((made[i] for i in node.input if i in made), None))
+            identity = next(
+                (wanted[o] for o in node.output if o in wanted), next((made[i] for i in node.input if i in made), None)
+            )
         if identity is not None:
             made.update(dict.fromkeys(node.output, identity))
         node.name = _unique(_name(node, identity, program), counts)
@@ -104,7 +115,13 @@ def _name_nodes(graph: onnx.GraphProto, program: Program) -> None:
 
 
 def _reads(node: onnx.NodeProto) -> list[str]:
-    inner = [name for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH for n in attribute.g.node for name in _reads(n)]
+    inner = [
+        name
+        for attribute in node.attribute
+        if attribute.type == onnx.AttributeProto.GRAPH
+        for n in attribute.g.node
+        for name in _reads(n)
+    ]
     return [*node.input, *inner]
 
 

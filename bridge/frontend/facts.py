@@ -40,7 +40,14 @@ class Fact:
 
 
 _UNKNOWN = Fact(Varies.WITH_DATA, Varies.WITH_DATA, Varies.WITH_DATA)
-_READS_SHAPE = {"aten::size", "aten::sym_size", "aten::numel", "aten::sym_numel", "aten::_shape_as_tensor", "aten::stride"}
+_READS_SHAPE = {
+    "aten::size",
+    "aten::sym_size",
+    "aten::numel",
+    "aten::sym_numel",
+    "aten::_shape_as_tensor",
+    "aten::stride",
+}
 _READS_KIND = {
     "aten::dim", "prim::dtype", "prim::device", "prim::layout", "aten::is_floating_point", "aten::is_complex", "prim::is_cuda",
     "prim::requires_grad", "prim::is_nested", "aten::is_signed", "aten::is_conj", "aten::is_neg", "prim::is_sparse",
@@ -109,9 +116,7 @@ class Argument:
     value: Any = None
 
 
-def reason(
-    graph: tp.Graph, seen: Observations, inputs: list[Argument], others: Sequence[tp.Graph] = ()
-) -> Facts:
+def reason(graph: tp.Graph, seen: Observations, inputs: list[Argument], others: Sequence[tp.Graph] = ()) -> Facts:
     """Carries what the graph's inputs vary with to every value.
 
     Args:
@@ -141,7 +146,9 @@ class _Reasoner:
         self.set_attributes = {
             node.s("name") for one in (graph, *others) for node in tp.walk(one) if node.kind() == "prim::SetAttr"
         }
-        self.reshaped = {self.memory.place(next(iter(n.inputs()))) for n in tp.walk(graph) if n.kind() in _RESHAPES_IN_PLACE}
+        self.reshaped = {
+            self.memory.place(next(iter(n.inputs()))) for n in tp.walk(graph) if n.kind() in _RESHAPES_IN_PLACE
+        }
 
     def run(self) -> None:
         """Two rounds: what a list holds by the end of the first is what it may hold at any place in the second."""
@@ -157,7 +164,9 @@ class _Reasoner:
         for value in tp.values(self.graph):
             if value.type().kind() == "TensorType" and self.memory.holder_written(value):
                 members.setdefault(self.memory.place(value), []).append(value)
-        return {place: Fact() if self._alike(values) else Fact(kind=Varies.WITH_DATA) for place, values in members.items()}
+        return {
+            place: Fact() if self._alike(values) else Fact(kind=Varies.WITH_DATA) for place, values in members.items()
+        }
 
     def block(self, block: tp.Graph | tp.Block) -> None:
         for node in block.nodes():
@@ -183,7 +192,9 @@ class _Reasoner:
         if place in self.reshaped:
             return _UNKNOWN
         if self.memory.is_container(value) and self.memory.written(value):
-            return Fact(Varies.NEVER, Varies.WITH_DATA, Varies.WITH_DATA) | self.written.get(place, Fact(kind=Varies.WITH_DATA))
+            return Fact(Varies.NEVER, Varies.WITH_DATA, Varies.WITH_DATA) | self.written.get(
+                place, Fact(kind=Varies.WITH_DATA)
+            )
         return Fact(content=Varies.WITH_DATA) if self.memory.written(value) else Fact()
 
     def _operator(self, node: tp.Node) -> None:
@@ -247,8 +258,14 @@ class _Reasoner:
         if node.kind() == "aten::where":
             return len(list(node.inputs())) == 1
         listed = list(node.inputs())[1].node()
-        tensors = [self.facts.tensor(value) for value in listed.inputs()] if listed.kind() == "prim::ListConstruct" else [None]
-        return any(t is None or t.dtype in (torch.bool, torch.uint8) for t in tensors if t is not None or len(tensors) == 1)
+        tensors = (
+            [self.facts.tensor(value) for value in listed.inputs()]
+            if listed.kind() == "prim::ListConstruct"
+            else [None]
+        )
+        return any(
+            t is None or t.dtype in (torch.bool, torch.uint8) for t in tensors if t is not None or len(tensors) == 1
+        )
 
     def _branch(self, node: tp.Node) -> None:
         condition = self.facts.of(node.input())
@@ -280,7 +297,10 @@ class _Reasoner:
     def _alike(self, sides: list[tp.Value]) -> bool:
         """Whether all of them are known to have one dtype and rank."""
         tensors = [self.facts.known_kind(side) for side in sides]
-        return all(t is not None and tensors[0] is not None and (t.dtype, t.rank) == (tensors[0].dtype, tensors[0].rank) for t in tensors)
+        return all(
+            t is not None and tensors[0] is not None and (t.dtype, t.rank) == (tensors[0].dtype, tensors[0].rank)
+            for t in tensors
+        )
 
     def _loop(self, node: tp.Node) -> None:
         inputs = list(node.inputs())
@@ -291,7 +311,9 @@ class _Reasoner:
         changing = [self._changing(*pair) for pair in zip(parameters[1:], list(body.outputs())[1:], strict=True)]
         carried = [self.facts.of(value) | change for value, change in zip(inputs[2:], changing, strict=True)]
         for _ in range(4):
-            for parameter, fact, *ends in zip(parameters[1:], carried, inputs[2:], list(body.outputs())[1:], strict=True):
+            for parameter, fact, *ends in zip(
+                parameters[1:], carried, inputs[2:], list(body.outputs())[1:], strict=True
+            ):
                 self._keep_dims(parameter, *ends)
                 self._set(parameter, fact)
             self.block(body)
@@ -306,11 +328,15 @@ class _Reasoner:
             varying = Fact(kind, max(fact.shape, around.content), Varies.WITH_DATA)
             self._set(value, fact | varying)
 
-
     def _keep_dims(self, parameter: tp.Value, start: tp.Value, result: tp.Value) -> None:
         """The dimensions of a loop's value that no turn was ever seen to change."""
         begun = self.facts.sizes(start)
-        seen = [s for value in (parameter, result) for s in self.facts.seen.values.get(value.debugName(), ()) if isinstance(s, TensorSeen)]
+        seen = [
+            s
+            for value in (parameter, result)
+            for s in self.facts.seen.values.get(value.debugName(), ())
+            if isinstance(s, TensorSeen)
+        ]
         if begun is not None and seen and all(s.rank == len(begun) for s in seen):
             kept = tuple(size if all(s.shape[axis] == size for s in seen) else None for axis, size in enumerate(begun))
             self.facts.dims[parameter.debugName()] = kept
@@ -348,7 +374,12 @@ def settle_modes(graph: tp.Graph) -> None:
 
     What differs behind gradients are fast paths with the same results, which no exporter knows.
     """
-    modes = {"aten::is_grad_enabled": True, "prim::requires_grad": True, "aten::is_autocast_enabled": False, "aten::is_autocast_cpu_enabled": False}
+    modes = {
+        "aten::is_grad_enabled": True,
+        "prim::requires_grad": True,
+        "aten::is_autocast_enabled": False,
+        "aten::is_autocast_cpu_enabled": False,
+    }
     for node in list(tp.walk(graph)):
         if node.kind() in modes:
             node.output().replaceAllUsesWith(tp.constant(graph, modes[node.kind()], node))
