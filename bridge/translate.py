@@ -26,6 +26,7 @@ from bridge.runtime.signature import InputSignature, OutputSignature, Range, Sig
 from bridge.spec import CompileSpec, Leaf
 
 _LOG = logging.getLogger("bridge.translate")
+_NO_WAY = "torch.onnx does not translate it and no rule lowers it"
 _HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -161,11 +162,7 @@ class Translator:
             if (node.domain or "").startswith(rewrites.torch_domain.PREFIX):
                 identity = identity_of(node.name)
                 if identity is not None:
-                    left[identity] = (
-                        told.get(identity)
-                        or reasons.get(identity)
-                        or "torch.onnx does not translate it and no rule lowers it"
-                    )
+                    left[identity] = told.get(identity) or reasons.get(identity) or _NO_WAY
         return left
 
     def _cast(self, graph: gs.Graph) -> None:
@@ -210,8 +207,9 @@ class Translator:
 
 
 _ONNX = {
-    torch.float32: "FLOAT", torch.float16: "FLOAT16", torch.bfloat16: "BFLOAT16", torch.float64: "DOUBLE", torch.int64: "INT64",
-    torch.int32: "INT32", torch.int8: "INT8", torch.uint8: "UINT8", torch.bool: "BOOL", torch.int16: "INT16",
+    torch.float32: "FLOAT", torch.float16: "FLOAT16", torch.bfloat16: "BFLOAT16", torch.float64: "DOUBLE",
+    torch.int64: "INT64", torch.int32: "INT32", torch.int16: "INT16", torch.int8: "INT8", torch.uint8: "UINT8",
+    torch.bool: "BOOL",
 }  # fmt: skip
 
 

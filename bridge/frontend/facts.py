@@ -49,9 +49,11 @@ _READS_SHAPE = {
     "aten::stride",
 }
 _READS_KIND = {
-    "aten::dim", "prim::dtype", "prim::device", "prim::layout", "aten::is_floating_point", "aten::is_complex", "prim::is_cuda",
+    "aten::dim", "prim::dtype", "prim::device", "prim::layout", "aten::is_floating_point", "aten::is_complex",
+    "prim::is_cuda",
     "prim::requires_grad", "prim::is_nested", "aten::is_signed", "aten::is_conj", "aten::is_neg", "prim::is_sparse",
-    "prim::is_quantized", "aten::__is__", "aten::__isnot__", "prim::is_cpu", "prim::is_xpu", "prim::is_mps", "prim::is_meta",
+    "prim::is_quantized", "aten::__is__", "aten::__isnot__", "prim::is_cpu", "prim::is_xpu", "prim::is_mps",
+    "prim::is_meta",
 }  # fmt: skip
 _CONTENT_SHAPES = {
     "aten::nonzero", "aten::nonzero_numpy", "aten::argwhere", "aten::unique_dim", "aten::_unique", "aten::_unique2",
@@ -60,8 +62,8 @@ _CONTENT_SHAPES = {
     "aten::_ctc_loss", "aten::ctc_loss", "aten::histogram", "aten::histogramdd",
 }  # fmt: skip
 _RESHAPES_IN_PLACE = {
-    "aten::resize_", "aten::resize_as_", "aten::set_", "aten::squeeze_", "aten::unsqueeze_", "aten::t_", "aten::transpose_",
-    "aten::swapaxes_", "aten::swapdims_", "aten::as_strided_",
+    "aten::resize_", "aten::resize_as_", "aten::set_", "aten::squeeze_", "aten::unsqueeze_", "aten::t_",
+    "aten::transpose_", "aten::swapaxes_", "aten::swapdims_", "aten::as_strided_",
 }  # fmt: skip
 _PURE_NAMESPACES = ("aten", "prim", "torchvision", "quantized")
 
@@ -342,7 +344,7 @@ class _Reasoner:
             self.facts.dims[parameter.debugName()] = kept
 
     def _changing(self, parameter: tp.Value, result: tp.Value) -> Fact:
-        """What a loop changes of a value from one turn to the next: its content, and its shape if that was ever seen to change."""
+        """What a loop changes of a value from turn to turn: its content; its shape, if ever seen to change."""
         if parameter.debugName() == result.debugName():
             return Fact()
         seen = [s for value in (parameter, result) for s in self.facts.seen.values.get(value.debugName(), ())]

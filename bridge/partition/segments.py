@@ -78,7 +78,7 @@ def _leave_cheap(segments: list[Segment], roles: Roles) -> bool:
 
 
 def keep_aliases(graph: tp.Graph, roles: Roles, memory: Memory) -> None:
-    """Leaves views to PyTorch where the caller could see that the result shares memory with an input or another result."""
+    """Leaves views to PyTorch where the caller could see the result share memory with an input or another result."""
     inputs = [value for value in graph.inputs() if value.type().kind() == "TensorType"]
     results = [value for value in _returned(graph) if value.type().kind() == "TensorType"]
     for position, result in enumerate(results):

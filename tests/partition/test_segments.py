@@ -93,7 +93,10 @@ def test_a_graph_without_refusals_is_one_segment() -> None:
 
 
 def test_segments_never_depend_on_each_other_in_a_circle() -> None:
-    source = "def forward(self, x: Tensor):\n    a = torch.matmul(x, x)\n    b = torch.atan2(a, x)\n    return torch.matmul(a, b), torch.matmul(a, a)\n"
+    source = (
+        "def forward(self, x: Tensor):\n    a = torch.matmul(x, x)\n    b = torch.atan2(a, x)\n"
+        "    return torch.matmul(a, b), torch.matmul(a, a)\n"
+    )
     cuts, _ = cut_up(program_of(source))
     assert len(cuts[0].segments) == 2
     assert runs(cuts[0])
