@@ -21,6 +21,7 @@ from bridge.errors import BridgeError, SpecError
 from bridge.logging import quiet_exporter
 from bridge.runtime.session_onnxruntime import session_options
 
+Opened = torch.nn.Module | torch.export.ExportedProgram | onnx.ModelProto
 _ENGINES = (".engine", ".plan", ".trt")
 
 
@@ -29,13 +30,17 @@ class Contender:
 
     Attributes:
         label: what it is called in reports.
-        module: it, when PyTorch runs it.
-        model: it, when ONNX Runtime runs it.
+        source: it, opened.
+        module: what PyTorch runs of it; None when ONNX Runtime runs it.
+        model: what ONNX Runtime runs of it.
     """
 
     def __init__(self, thing: Any, role: str) -> None:
         opened = _opened(thing, role)
         self.label = _label(thing, role)
+        self.source = opened
+        if isinstance(opened, torch.export.ExportedProgram):
+            opened = opened.module()
         self.module = None if isinstance(opened, onnx.ModelProto) else opened
         self.model = opened if isinstance(opened, onnx.ModelProto) else None
         if self.model is not None:
@@ -85,7 +90,8 @@ class ModuleRunner(BaseRunner):  # type: ignore[misc]
 @contextlib.contextmanager
 def evaluating(module: torch.nn.Module) -> Iterator[None]:
     """In eval mode, as it is compiled; every submodule gets its mode back."""
-    training = [child for child in module.modules() if getattr(child, "training", False)]
+    fixed = isinstance(module, torch.fx.GraphModule)  # exported: in the mode it was exported in
+    training = [child for child in module.modules() if not fixed and getattr(child, "training", False)]
     if training:
         module.eval()
     try:
@@ -112,12 +118,10 @@ def _label(thing: Any, role: str) -> str:
     return f"{role}: {getattr(thing, 'original_name', type(thing).__name__)}"
 
 
-def _opened(thing: Any, role: str) -> torch.nn.Module | onnx.ModelProto:
+def _opened(thing: Any, role: str) -> Opened:
     if isinstance(thing, onnx.ModelProto):
         return thing
-    if isinstance(thing, torch.export.ExportedProgram):
-        return thing.module()
-    if isinstance(thing, torch.nn.Module):
+    if isinstance(thing, torch.export.ExportedProgram | torch.nn.Module):
         return thing
     if isinstance(thing, bytes | bytearray | memoryview):
         return _engine(bytes(thing))
@@ -129,7 +133,7 @@ def _opened(thing: Any, role: str) -> torch.nn.Module | onnx.ModelProto:
     )
 
 
-def _from_file(path: Path) -> torch.nn.Module | onnx.ModelProto:
+def _from_file(path: Path) -> Opened:
     if not path.is_file():
         raise BridgeError(f"there is no file {path}")
     if path.suffix == ".onnx":
@@ -138,7 +142,7 @@ def _from_file(path: Path) -> torch.nn.Module | onnx.ModelProto:
         return _engine(path.read_bytes())
     with quiet_exporter():
         if path.suffix == ".pt2":
-            return torch.export.load(path).module()
+            return torch.export.load(path)
         try:
             loaded: torch.nn.Module = torch.jit.load(path, map_location="cpu")
             return loaded

@@ -19,6 +19,7 @@ from bridge import torch_private as tp
 from bridge.backends.bfloat16 import emulate_bfloat16
 from bridge.backends.element_types import bodies
 from bridge.compare.figures import Array
+from bridge.compare.halves import WIDE, widen_edges
 from bridge.compare.outputs import as_numpy, quiet_polygraphy
 from bridge.errors import BridgeError
 from bridge.frontend.program import Program
@@ -147,14 +148,16 @@ class OnnxSide:
         with quiet_polygraphy():
             marked = ModifyOutputs(self.model, outputs=wanted, copy=True)()
             emulate_bfloat16(marked)
+            widen_edges(marked)
             with OnnxrtRunner(lambda: self._session(marked)) as runner:
-                return dict(runner.infer(self._feeds(), check_inputs=False))
+                found = runner.infer(self._feeds(marked), check_inputs=False)
+        return {name.removesuffix(WIDE): array for name, array in found.items()}
 
-    def _feeds(self) -> dict[str, Array]:
+    def _feeds(self, model: onnx.ModelProto) -> dict[str, Array]:
         """In the dtypes that the graph declares."""
         feeds = {}
-        for value in self.model.graph.input:
-            feed, kind = self.feeds[value.name], value.type.tensor_type.elem_type
+        for value in model.graph.input:
+            feed, kind = self.feeds[value.name.removesuffix(WIDE)], value.type.tensor_type.elem_type
             feeds[value.name] = feed.astype(onnx.helper.tensor_dtype_to_np_dtype(kind), copy=False) if kind else feed
         return feeds
 

@@ -44,7 +44,7 @@ def comparable_of(
             raise BridgeError(told, hint="give the PyTorch module as the reference")
         return _of_models(reference, compiled, inputs)
     wanted = _with_inputs(CompileSpec.of(spec, settings), inputs)
-    loaded = load(reference.module, wanted)
+    loaded = load(reference.source, wanted)
     torch_side = TorchSide(loaded.program, _arguments(loaded, inputs))
     exported, before = _translated(loaded, torch_side, rewrite=False)
     if compiled.model is not None:

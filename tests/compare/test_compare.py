@@ -96,6 +96,24 @@ def test_an_overflow_in_float16_is_named() -> None:
     assert "infinite" in report.verdict and first.exported is not None and first.exported.relative < 1e-5
 
 
+def test_bfloat16_is_compared_within_its_noise(model: Encoder) -> None:
+    class Narrow(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.bfloat16() * 3
+
+    assert compare(Narrow(), Narrow(), torch.randn(4, 4), layers=True).passed
+    report = compare(model, model, (IDS,), layers=True, precision=torch.bfloat16)
+    assert report.passed and report.first_divergence is None
+    assert 1e-4 < max(row.figures.relative for row in report.layers) < 5e-2
+
+
+def test_exported_programs() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU()).eval()
+    program = torch.export.export(module, (torch.randn(2, 3),))
+    report = compare(program, module, torch.randn(2, 3), layers=True)
+    assert report.passed and [row.origin.operator for row in report.layers] == ["aten::linear", "aten::relu"]
+
+
 def test_onnx_before_and_after_a_wrong_rewrite(model: Encoder, exported: onnx.ModelProto) -> None:
     wrong = bridge.to_onnx(model, [IDS], rules=[SoftmaxTooLarge])
     first = compare(exported, wrong, (IDS,), layers=True, rtol=1e-5, atol=0).first_divergence
