@@ -1,6 +1,7 @@
 """`bridge compare` as it is used: what it prints, writes and exits with."""
 
 import json
+import re
 from pathlib import Path
 
 import onnx
@@ -58,3 +59,11 @@ def test_misuse_exits_with_2(capsys: pytest.CaptureFixture[str], folder: Path) -
     assert code == 2 and "'much' is no number" in err
     (folder / "bad.json").write_text("{}")
     assert run(capsys, folder / "right.ts", folder / "wrong.ts", "--inputs", folder / "bad.json")[0] == 2
+
+
+def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "comparing.md", "exec"), {"__name__": "documentation"})
+    assert (tmp_path / "report.html").stat().st_size > 2000
