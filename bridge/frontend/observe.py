@@ -53,6 +53,14 @@ class Observations:
 
     values: dict[str, list[Any]] = field(default_factory=dict)
 
+    def covers(self, graph: tp.Graph) -> bool:
+        """Whether every value of the graph that can be looked at has been."""
+        return bool(self.values) and all(
+            value.debugName() in self.values
+            for value in tp.values(graph)
+            if not tp.is_constant(value) and str(value.type().annotation_str) in _KINDS
+        )
+
     def tensor(self, name: str) -> TensorSeen | None:
         """The value as a tensor, as first seen."""
         return next((seen for seen in self.values.get(name, ()) if isinstance(seen, TensorSeen)), None)

@@ -84,7 +84,7 @@ def prepare(
         SpecError: the module holds active dropout, or does not run on the example.
     """
     working = tp.clone(module)
-    if any(child.training for child in working.modules()):
+    if any(getattr(child, "training", False) for child in working.modules()):  # frozen modules have no mode
         _LOG.warning("the module is in training mode: compiled as after .eval()")
         working.eval()
     frozen, table = _freeze(working, method)
@@ -101,9 +101,12 @@ def prepare(
     _retag(frozen, graph, table)
     facts = Facts(Observations())
     others = [tp.graph_of(frozen, name) for name in tp.kept_methods(frozen, method)[1:]]
+    seen = Observations()
     for _ in range(_ROUNDS):
         structure.lower(graph)
-        facts = facts_.reason(graph, observe(frozen, method, [example]), inputs, others)
+        if not seen.covers(graph):
+            seen = observe(frozen, method, [example])
+        facts = facts_.reason(graph, seen, inputs, others)
         if not facts_.fold(graph, facts, device):
             break
         tp.simplify(graph)

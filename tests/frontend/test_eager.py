@@ -63,3 +63,19 @@ def test_modes_are_left_as_they_were() -> None:
     assert module.training
     assert module[0].training
     assert not module[1].training
+
+
+def test_frozen_modules_which_have_no_mode_are_compiled() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    x = torch.rand(1, 3, 8, 8)
+    frozen = torch.jit.freeze(torch.jit.script(module))
+    compiled = bridge.compile(frozen, [x], backend="onnxruntime")
+    torch.testing.assert_close(compiled(x), module(x))
+
+
+def test_script_modules_in_training_mode_stay_in_it() -> None:
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))).train()
+    x = torch.rand(2, 4)
+    compiled = bridge.compile(scripted, [x], backend="onnxruntime")
+    assert scripted.training
+    torch.testing.assert_close(compiled(x), scripted.eval()(x))
