@@ -181,10 +181,6 @@ def _parsed(text: str) -> _C.FunctionSchema:
     return _C.parse_schema(text)
 
 
-def alias_db(graph: Graph) -> Any:
-    return graph.alias_db()
-
-
 def tensor_type(dtype: torch.dtype, sizes: Sequence[int | None]) -> _C.JitType:
     return _C.TensorType.get().with_dtype(dtype).with_sizes(list(sizes))
 
@@ -279,18 +275,6 @@ def graph_context(arguments: tuple[Any, ...], opset: int) -> Any:
         graph=graph, block=block, opset=opset, original_node=node, params_dict={}, env=env,
         values_in_env=values_in_env, new_nodes=new_nodes,
     )  # fmt: skip
-
-
-def registered_symbolics(opset: int) -> Callable[[str], bool]:
-    """Tells whether the exporter has a symbolic function for an operator (``aten::relu``) at ``opset``."""
-    from torch.onnx._internal.torchscript_exporter import registration, utils
-
-    utils._trigger_symbolic_function_registration()
-
-    def is_registered(operator: str) -> bool:
-        return bool(registration.registry.is_registered_op(operator.rstrip("_"), opset))
-
-    return is_registered
 
 
 def remove_attributes(nodes: Iterable[Node], name: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -154,6 +153,4 @@ def _literal(value: Any, argument: Any) -> Any:
         return {"complex": [value.real, value.imag]}
     if isinstance(value, (list, tuple)):
         return [_literal(item, argument) for item in value]
-    if isinstance(value, float) and math.isfinite(value) is False:
-        return value
     return value
