@@ -19,7 +19,9 @@ from bridge.frontend.provenance import TAG
 from bridge.partition.roles import Policy, Role, Roles
 from bridge.partition.segments import Cut, Segment, cut
 from bridge.partition.stitch import Call, stitch
+from bridge.recording import record_of
 from bridge.runtime.plan import Plan, Profile
+from bridge.runtime.record import remember
 from bridge.spec import CompileSpec
 from bridge.translate import Translation, Translator, signature_of
 from bridge.unsupported import error_of, unsupported
@@ -85,6 +87,21 @@ def divide_and_build(loaded: Loaded, backend: Backend) -> tuple[Partition, dict[
         if not failed:
             return partition, calls
         refused.update(failed)
+
+
+def segments_to_build(loaded: Loaded) -> list[tuple[Translation, Profile | None, BuildSettings]]:
+    """The program's segments as a backend would be given them; nothing is built.
+
+    A profile is None where the range of a shape is not known.
+    """
+    partition = _Divider(loaded).divide({})
+    ranges, settings = _Ranges(partition, loaded), _settings(loaded.spec, loaded.program.device)
+    translations = [partition.translations[id(segment)] for segment in partition.segments]
+    return [(item, _profile(ranges.of(item)), settings) for item in translations]
+
+
+def _profile(shapes: dict[str, tuple[tuple[int, ...], ...]] | None) -> Profile | None:
+    return shapes and {name: (low, usual, high) for name, (low, usual, high) in shapes.items()}
 
 
 class _Divider:
@@ -177,8 +194,8 @@ class _Builder:
         """Builds a translation's engine, once; gives the reason when there is none."""
         if id(translation) in self.plans:
             return None
-        profile: Profile = {name: (low, usual, high) for name, (low, usual, high) in shapes.items()}
-        settings = _settings(self.spec, self.loaded.program.device)
+        profile, settings = _profile(shapes), _settings(self.spec, self.loaded.program.device)
+        assert profile is not None
         try:
             plan = self.backend.build(translation.graph, [profile], settings, self.spec.progress)
         except BuildError as error:
@@ -264,13 +281,14 @@ class _Ranges:
 
 def finish(loaded: Loaded, partition: Partition, calls: dict[int, Call]) -> torch.jit.ScriptModule:
     """Puts the engines into the graph and lets go of the weights that only they used."""
-    program = loaded.program
+    program, record = loaded.program, record_of(loaded, partition, calls)
     _cast_inputs(loaded, partition)
     stitch(program.graph, partition.cuts, partition.roles, calls)
     _guard_fixed(loaded)
     for node in tp.walk(program.graph):
         tp.remove_attributes([node], TAG)
     module = tp.freeze(program.module, tp.kept_methods(program.module, program.method))
+    remember(module, record)
     _report(partition, calls)
     return module
 

@@ -16,9 +16,9 @@ from bridge.backends.weights import bindings
 from bridge.compile import Partition, divide_and_build
 from bridge.errors import EngineError
 from bridge.frontend.load import Loaded, load
-from bridge.frontend.provenance import TAG
 from bridge.partition.roles import Role
 from bridge.partition.segments import Segment
+from bridge.recording import bodies_of, place_of
 from bridge.runtime.plan import Plan, PlanHeader, Profile
 from bridge.runtime.session import Session
 from bridge.spec import CompileSpec
@@ -189,8 +189,10 @@ def dryrun(module: Any, spec: Any = None, *, method_name: str = "forward", **set
     wanted.require_full_compilation = False
     loaded = load(module, wanted, method_name)
     partition, calls = divide_and_build(loaded, Planner(wanted.backend))
+    bodies = bodies_of(loaded.program)
     segments = tuple(
-        _segment(partition, loaded, segment, _profile(calls[id(segment)].plan)) for segment in partition.segments
+        _segment(partition, loaded, segment, _profile(calls[id(segment)].plan), place_of(segment, bodies))
+        for segment in partition.segments
     )
     checker = partition.translator.checker
     return DryRun(
@@ -220,7 +222,7 @@ def _profile(plan: torch.Tensor) -> Profile:
     return profiles[0] if profiles else {}
 
 
-def _segment(partition: Partition, loaded: Loaded, segment: Segment, profile: Profile) -> PlannedSegment:
+def _segment(partition: Partition, loaded: Loaded, segment: Segment, profile: Profile, place: str) -> PlannedSegment:
     translation = partition.translations[id(segment)]
     graph, rewriting = translation.graph, translation.rewriting
     assert graph is not None and rewriting is not None
@@ -234,22 +236,13 @@ def _segment(partition: Partition, loaded: Loaded, segment: Segment, profile: Pr
         len(graph.nodes),
         rewriting.counts,
         _weights(translation),
-        _place(partition, segment),
+        place,
     )
 
 
 def _weights(translation: Translation) -> int:
     assert translation.function is not None
     return sum(tensor.numel() * tensor.element_size() for tensor in translation.function.weights.values())
-
-
-def _place(partition: Partition, segment: Segment) -> str:
-    program = partition.translator.program
-    own = segment.nodes[0].owningBlock()
-    for node in tp.walk(program.graph):
-        if any(block == own for block in node.blocks()):
-            return f"a body of {program.provenance[node.i(TAG)]}"
-    return "graph"
 
 
 def _steps(partition: Partition) -> tuple[tuple[str, int | str], ...]:

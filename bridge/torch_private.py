@@ -70,6 +70,14 @@ def kept_methods(module: torch.jit.ScriptModule, method: str) -> list[str]:
     return [method, *(name for name in method_names(module) if name != method and not name.startswith("_"))]
 
 
+def set_text(module: torch.jit.ScriptModule, name: str, text: str) -> None:
+    """Gives a module a string attribute of its own, which is saved with it."""
+    if module._c.hasattr(name):
+        module._c.setattr(name, text)
+    else:
+        module._c._register_attribute(name, _C.StringType.get(), text)
+
+
 # Graphs --------------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,7 @@ class Translation:
 
     Attributes:
         refused: reason by the identity of each node that has no way into this target.
+        exported: number of ONNX nodes of each operator before rewriting.
     """
 
     graph: gs.Graph | None
@@ -44,6 +46,7 @@ class Translation:
     output_names: list[str] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)
     rewriting: rewrites.Report | None = None
+    exported: dict[str, int] = field(default_factory=dict)
 
 
 class Translator:
@@ -75,6 +78,7 @@ class Translator:
             self.as_themselves |= culprit.keys()  # a rule may lower what the exporter breaks at
             return self.translate(segment)
         self._restore_outputs(exported.graph, segment)
+        counts = dict(Counter(node.op for node in all_nodes(exported.graph)))
         if self.spec.truncate_double:
             truncate(exported.graph)
         rewriting = self._rewrite(exported.graph)
@@ -82,7 +86,7 @@ class Translator:
         if not refused:
             self._cast(exported.graph)
             refused = self._unbuildable(exported.graph, segment)
-        return Translation(exported.graph, function, inputs, outputs, refused, rewriting)
+        return Translation(exported.graph, function, inputs, outputs, refused, rewriting, counts)
 
     def translate_whole(self, function: Function, results: list[tp.Value], *, rewrite: bool) -> Translation:
         """A whole method's ONNX graph: as exported, or rewritten and typed for the target.
@@ -158,7 +162,7 @@ class Translator:
     def _left_over(self, graph: gs.Graph, reasons: Mapping[int, str], rewriting: rewrites.Report) -> dict[int, str]:
         told = {identity_of(refusal.node): f"{refusal.rule}: {refusal.reason}" for refusal in rewriting.refused}
         left = {}
-        for node in _all_nodes(graph):
+        for node in all_nodes(graph):
             if (node.domain or "").startswith(rewrites.torch_domain.PREFIX):
                 identity = identity_of(node.name)
                 if identity is not None:
@@ -217,13 +221,13 @@ def target_of(spec: CompileSpec) -> str:
     return (spec.target or "tensorrt").replace(":", "==")
 
 
-def _all_nodes(graph: gs.Graph) -> list[gs.Node]:
+def all_nodes(graph: gs.Graph) -> list[gs.Node]:
     nodes: list[gs.Node] = []
     for node in graph.nodes:
         nodes.append(node)
         for value in node.attrs.values():
             if isinstance(value, gs.Graph):
-                nodes += _all_nodes(value)
+                nodes += all_nodes(value)
     return nodes
 
 

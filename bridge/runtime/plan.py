@@ -48,6 +48,11 @@ class Binding:
     shape: tuple[int | str, ...] | None
 
 
+def made_with() -> dict[str, str]:
+    """The versions that a plan keeps of what made it."""
+    return {"bridge": __version__, "torch": torch.__version__}
+
+
 @dataclass(frozen=True)
 class PlanHeader:
     """What can be known about a plan without loading it.
@@ -69,7 +74,7 @@ class PlanHeader:
     device: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    made_with: Mapping[str, str] = field(default_factory=lambda: {"bridge": __version__, "torch": torch.__version__})
+    made_with: Mapping[str, str] = field(default_factory=made_with)
 
 
 class Plan:
