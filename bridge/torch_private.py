@@ -423,3 +423,21 @@ def guard(graph: Graph, value: Value, wanted: Any, message: str) -> None:
         insert_check(graph, "aten::__isnot__", value, None, message)
     elif kind in ("IntType", "FloatType", "BoolType", "StringType"):
         insert_check(graph, "aten::ne", value, wanted, message)
+
+
+# Streams -------------------------------------------------------------------------------------------------------------
+
+
+def current_stream(device_index: int) -> int:
+    """The handle (a cudaStream_t) of the current stream: in a tenth of the time that a `torch.cuda.Stream` takes."""
+    return int(_C._cuda_getCurrentRawStream(device_index))
+
+
+def current_device() -> int:
+    """The index of the current GPU."""
+    return int(_C._cuda_getDevice())
+
+
+def is_capturing() -> bool:
+    """Whether the current stream is being captured into a CUDA graph."""
+    return bool(_C._cuda_isCurrentStreamCapturing())
