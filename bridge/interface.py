@@ -9,7 +9,7 @@ import torch
 from bridge import backends
 from bridge import torch_private as tp
 from bridge.backends.base import Backend
-from bridge.backends.weights import detach_weights, with_weights
+from bridge.backends.weights import Array, detach_weights, with_weights
 from bridge.compile import Partition, divide_and_build
 from bridge.errors import BridgeError, ExportError
 from bridge.export.export import ExporterCrash
@@ -56,14 +56,7 @@ def to_onnx(
         ExportError: an argument or a result is no tensor, or the exporter failed.
     """
     loaded = load(module, CompileSpec.of(spec, settings), method_name)
-    memory = Memory(loaded.program.graph)
-    translator = Translator(loaded.program, loaded.spec, loaded.leaves, None, memory.paths)
-    function, results = whole_function(loaded.program, memory.paths, translator.leaf_of)
-    try:
-        translation = translator.translate_whole(function, results, rewrite=rewrite)
-    except ExporterCrash as crash:
-        where = str(loaded.program.provenance[crash.identity]) if crash.identity is not None else None
-        raise ExportError("torch.onnx failed on this graph", where=where, why=str(crash)) from crash
+    translation = translate_whole(loaded, rewrite=rewrite)
     if translation.refused:
         raise error_of(
             unsupported(loaded.program, translation.refused),
@@ -72,15 +65,37 @@ def to_onnx(
     return _model(translation, loaded)
 
 
+def translate_whole(loaded: Loaded, *, rewrite: bool) -> Translation:
+    """A whole method's graph with its inputs: as exported, or rewritten and typed, where some nodes may be refused.
+
+    Raises:
+        ExportError: an argument or a result is no tensor, or the exporter failed.
+    """
+    memory = Memory(loaded.program.graph)
+    translator = Translator(loaded.program, loaded.spec, loaded.leaves, None, memory.paths)
+    function, results = whole_function(loaded.program, memory.paths, translator.leaf_of)
+    try:
+        return translator.translate_whole(function, results, rewrite=rewrite)
+    except ExporterCrash as crash:
+        where = str(loaded.program.provenance[crash.identity]) if crash.identity is not None else None
+        raise ExportError("torch.onnx failed on this graph", where=where, why=str(crash)) from crash
+
+
 def _model(translation: Translation, loaded: Loaded) -> onnx.ModelProto:
-    assert translation.graph is not None
-    model = with_weights(*detach_weights(translation.graph))
+    model = with_weights(*detached(translation))
     entries = {entry.key: entry for entry in model.metadata_props}
     (entries.get(METADATA) or model.metadata_props.add(key=METADATA)).value = loaded.program.provenance.to_json()
+    return model
+
+
+def detached(translation: Translation) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """A translation's model, which declares the domain of every node, and its weights beside it."""
+    assert translation.graph is not None
+    model, weights = detach_weights(translation.graph)
     declared = {entry.domain for entry in model.opset_import}
     for domain in sorted(_domains(model.graph) - declared):
         model.opset_import.add(domain=domain, version=1)
-    return model
+    return model, weights
 
 
 def _domains(graph: onnx.GraphProto) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def compare(
     compiled: Any,
     inputs: Any,
     *,
-    layers: bool = False,
+    layers: bool | Sequence[str] = False,
     rtol: Tolerance = None,
     atol: Tolerance = None,
     spec: Any = None,
@@ -52,12 +53,14 @@ def compare(
     if save_inputs:
         _save([feed_of(left, right, one) for one in sets], Path(save_inputs))
     rows = [row for i, one in enumerate(sets) for row in compare_outputs(left, right, one, i, rtol, atol)]
-    found, noise = [], 0.0
+    found, noise, notes = [], 0.0, []
     if layers:
         worst = max(rows, key=_badness).inputs
-        graphs = comparable_of(left, right, sets[worst], spec, settings)
+        named = () if isinstance(layers, bool) else tuple(layers)
+        graphs = comparable_of(left, right, sets[worst], spec, settings, named)
         found, noise = compare_layers(graphs), graphs.noise
-    return ComparisonReport(left.label, right.label, rows, found, noise)
+        notes = graphs.notes
+    return ComparisonReport(left.label, right.label, rows, found, noise, notes)
 
 
 def _badness(row: OutputRow) -> float:

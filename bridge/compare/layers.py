@@ -1,41 +1,62 @@
-"""Layer by layer: intermediate tensors of two or three graphs, matched by where they came from."""
+"""Layer by layer: intermediate tensors of several graphs, matched by where they came from."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from bridge.compare.figures import Array, Figures, figures_of
-from bridge.compare.sides import Key, OnnxSide, TorchSide, leaving
+from bridge.compare.arrays import Array
+from bridge.compare.figures import Figures, figures_of
+from bridge.compare.sides import Key, Step, leaving
 from bridge.frontend.provenance import Origin
 
 BATCH_BYTES = 256 << 20
 _JUMP = 10.0
 
 
+class Side(Protocol):
+    """A graph that can be run for chosen intermediate values."""
+
+    label: str
+    steps: list[Step]
+    results: list[str]
+
+    def values(self, names: Sequence[str]) -> dict[str, Array]:
+        """These values of one run; those that cannot be had are left out."""
+        ...
+
+    def exact(self, key: Key) -> Collection[str]:
+        """The reference's values that are given to this graph where it computes ``key``: no error arrives with them."""
+        ...
+
+
 @dataclass(frozen=True)
-class LayerRow:
-    """One operator of the user's module and what became of its result.
+class Stage:
+    """One graph on the way from the module to the engine.
 
     Attributes:
-        order: position in the order of execution.
-        origin: operator, module path and type, source line.
-        nodes: the ONNX nodes that stand for it.
-        rules: rewrite rules that made them.
-        figures: how far its result in the last graph is from the reference.
-        exported: the same of the graph before rewriting, where that was run.
-        arriving: the largest relative error of the results that it reads.
+        noise: the relative error up to which two right results may lie apart.
+        judged: whether it is asked where its errors begin; else it is there to be looked at beside the others.
+    """
+
+    name: str
+    side: Side
+    noise: float
+    judged: bool = True
+
+
+@dataclass(frozen=True)
+class LayerFigures:
+    """One stage's result of an operator, beside the reference's.
+
+    Attributes:
+        arriving: the largest relative error, in this stage, of the results that the operator reads.
         guilty: whether the error begins here: above the noise, and ten times what arrives.
     """
 
-    order: int
-    origin: Origin
-    nodes: tuple[str, ...]
-    rules: tuple[str, ...]
-    shape: tuple[int, ...]
     figures: Figures
-    exported: Figures | None
     arriving: float
     guilty: bool
 
@@ -45,69 +66,141 @@ class LayerRow:
         return self.figures.relative / self.arriving if self.arriving else math.inf if self.figures.relative else 1.0
 
 
+@dataclass(frozen=True)
+class LayerRow:
+    """One operator of the user's module and what became of its result.
+
+    Attributes:
+        order: position in the order of execution.
+        origin: operator, module path and type, source line.
+        nodes: the ONNX nodes that stand for it in the last stage.
+        rules: rewrite rules that made them.
+        stages: by the stage's name, in their order; a stage that has no such result is left out.
+        judged: the names of the stages that are asked where errors begin.
+    """
+
+    order: int
+    origin: Origin
+    nodes: tuple[str, ...]
+    rules: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    stages: dict[str, LayerFigures]
+    judged: tuple[str, ...]
+
+    @property
+    def last(self) -> LayerFigures:
+        """That of the last judged stage which has the result."""
+        return self.stages[next(name for name in reversed(self.judged) if name in self.stages)]
+
+    @property
+    def figures(self) -> Figures:
+        """How far the last stage is from the reference."""
+        return self.last.figures
+
+    @property
+    def arriving(self) -> float:
+        """The largest relative error, in the last stage, of what the operator reads."""
+        return self.last.arriving
+
+    @property
+    def growth(self) -> float:
+        """The last stage's error over what arrives there."""
+        return self.last.growth
+
+    @property
+    def exported(self) -> Figures | None:
+        """The same of the graph before rewriting, where that was run."""
+        return self.stages["exported"].figures if "exported" in self.stages else None
+
+    @property
+    def guilty_stage(self) -> str | None:
+        """The first stage in which an error begins here."""
+        return next((name for name in self.judged if name in self.stages and self.stages[name].guilty), None)
+
+    @property
+    def guilty(self) -> bool:
+        """Whether in some stage an error begins here."""
+        return self.guilty_stage is not None
+
+
 @dataclass
 class Comparable:
     """What is run, and how to speak of it.
 
     Attributes:
-        noise: the relative error below which two right results may lie apart.
+        stages: the graphs, from the module to the engine; at least one is judged.
         known: full names of rewrite rules by their short names.
+        size: bytes of one of the reference's values.
+        batch: most bytes of values that are kept at a time.
+        notes: what could not be compared, and why.
     """
 
-    reference: TorchSide | OnnxSide
-    last: OnnxSide
-    exported: OnnxSide | None
+    reference: Side
+    stages: list[Stage]
     origin_of: Callable[[Key], Origin]
-    noise: float
     known: Mapping[str, str] = field(default_factory=dict)
     size: Callable[[str], int] = lambda name: 0
+    batch: int = BATCH_BYTES
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def noise(self) -> float:
+        """That of the last stage that is judged."""
+        return next(stage.noise for stage in reversed(self.stages) if stage.judged)
+
+
+Pair = tuple[str, list[str | None]]
+"""A value of the reference, and the one that stands for it in each stage."""
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """One result in the reference, and its figures in the last and in the exported graph."""
+    """One result in the reference, and its figures in each stage."""
 
     shape: tuple[int, ...]
+    dtype: str
     figures: list[Figures | None]
+
+
+def paired(what: Comparable) -> dict[Key, Pair]:
+    """The results that the reference and at least one judged stage have, in the order of the reference."""
+    wanted = leaving(what.reference.steps, what.reference.results)
+    found = [leaving(stage.side.steps, stage.side.results) for stage in what.stages]
+    pairs: dict[Key, Pair] = {}
+    for key, names in wanted.items():
+        others = [left[key][-1] if left.get(key) else None for left in found]
+        if len(names) == 1 and any(other and s.judged for other, s in zip(others, what.stages, strict=True)):
+            pairs[key] = names[0], others
+    return pairs
 
 
 def compare_layers(what: Comparable) -> list[LayerRow]:
     """The rows, in the order of the reference's nodes; memory is that of one batch of tensors."""
-    wanted = leaving(what.reference.steps, what.reference.results)
-    stages = [(side, leaving(side.steps, side.results)) for side in (what.last, what.exported) if side is not None]
-    pairs = {key: _paired(names, [found.get(key, []) for _, found in stages]) for key, names in wanted.items()}
     measured: dict[Key, _Measured] = {}
-    for batch in _batches({key: found for key, found in pairs.items() if found}, what.size):
+    for batch in _batches(paired(what), what.size, what.batch):
         reference = what.reference.values([name for name, _ in batch.values()])
-        columns = [
-            side.values([other for _, others in batch.values() if (other := others[i])])
-            for i, (side, _) in enumerate(stages)
-        ]
-        for key, (name, others) in batch.items():
-            if name in reference:
-                found = [column.get(other or "") for column, other in zip(columns, others, strict=True)]
-                measured[key] = _Measured(reference[name].shape, [_measured(reference[name], array) for array in found])
+        for index, stage in enumerate(what.stages):
+            found = stage.side.values([other for _, others in batch.values() if (other := others[index])])
+            for key, (name, others) in batch.items():
+                if name in reference:
+                    expected = reference[name]
+                    row = measured.setdefault(key, _Measured(expected.shape, str(expected.dtype), []))
+                    row.figures.append(_measured(expected, found.get(others[index] or "")))
     return _rows(what, measured)
 
 
-def _paired(names: list[str], others: list[list[str]]) -> tuple[str, list[str | None]] | None:
-    """The last result of a node, in the reference and in each graph that has it."""
-    if len(names) != 1 or not others[0]:
-        return None
-    return names[0], [found[-1] if found else None for found in others]
-
-
 def _batches(
-    pairs: Mapping[Key, tuple[str, list[str | None]]], size: Callable[[str], int]
-) -> Iterator[dict[Key, tuple[str, list[str | None]]]]:
-    batch: dict[Key, tuple[str, list[str | None]]] = {}
+    pairs: Mapping[Key, Pair], size: Callable[[str], int], most: int = BATCH_BYTES
+) -> Iterator[dict[Key, Pair]]:
+    batch: dict[Key, Pair] = {}
     total = 0
-    for key, found in pairs.items():
-        if batch and total + size(found[0]) > BATCH_BYTES:
+    for key, pair in pairs.items():
+        if batch and total + size(pair[0]) > most:
             yield batch
             batch, total = {}, 0
-        batch[key] = found
-        total += size(found[0])
+        batch[key] = pair
+        total += size(pair[0])
     if batch:
         yield batch
 
@@ -121,29 +214,35 @@ def _measured(reference: Array, other: Array | None) -> Figures | None:
 
 def _rows(what: Comparable, measured: Mapping[Key, _Measured]) -> list[LayerRow]:
     nodes: dict[Key, list[str]] = {}
-    for step in what.last.steps:
+    last = next(stage.side for stage in reversed(what.stages) if stage.judged)
+    for step in last.steps:
         if step.key is not None:
             nodes.setdefault(step.key, []).append(step.name)
-    errors: dict[str, float] = {}
+    errors: list[dict[str, float]] = [{} for _ in what.stages]
+    judged = tuple(stage.name for stage in what.stages if stage.judged)
     rows: list[LayerRow] = []
     for step in what.reference.steps:
-        arriving = max((errors.get(name, 0.0) for name in step.inputs), default=0.0)
         found = measured.get(step.key) if step.key is not None else None
-        figures = found.figures[0] if found else None
-        errors.update(dict.fromkeys(step.outputs, figures.relative if figures else arriving))
-        if found and figures and step.key is not None:
-            rows.append(_row(what, step.key, len(rows), nodes.get(step.key, []), found, arriving))
+        figures = [_of_stage(stage, step, found.figures[i] if found else None, errors[i])
+                   for i, stage in enumerate(what.stages)]  # fmt: skip
+        stages = {stage.name: one for stage, one in zip(what.stages, figures, strict=True) if one is not None}
+        if found and step.key is not None and any(name in stages for name in judged):
+            made = tuple(nodes.get(step.key, []))
+            rules = dict.fromkeys(what.known.get(name, name) for node in made for name in rules_in(node, what.known))
+            origin = what.origin_of(step.key)
+            rows.append(LayerRow(len(rows), origin, made, tuple(rules), found.shape, found.dtype, stages, judged))
     return rows
 
 
-def _row(what: Comparable, key: Key, order: int, nodes: list[str], found: _Measured, arriving: float) -> LayerRow:
-    figures, *others = found.figures
-    assert figures is not None
-    short = dict.fromkeys(rule for node in nodes for rule in rules_in(node, what.known))
-    guilty = figures.relative > what.noise and not figures.relative <= _JUMP * arriving
-    rules = tuple(what.known.get(name, name) for name in short)
-    exported = others[0] if others else None
-    return LayerRow(order, what.origin_of(key), tuple(nodes), rules, found.shape, figures, exported, arriving, guilty)
+def _of_stage(stage: Stage, step: Step, figures: Figures | None, errors: dict[str, float]) -> LayerFigures | None:
+    """A stage's figures at one step; notes in ``errors`` what goes on from here."""
+    exact = stage.side.exact(step.key) if step.key is not None else ()
+    arriving = max((errors.get(name, 0.0) for name in step.inputs if name not in exact), default=0.0)
+    errors.update(dict.fromkeys(step.outputs, figures.relative if figures else arriving))
+    if figures is None:
+        return None
+    guilty = stage.judged and figures.relative > stage.noise and not figures.relative <= _JUMP * arriving
+    return LayerFigures(figures, arriving, guilty)
 
 
 def rules_in(name: str, known: Mapping[str, str]) -> list[str]:

@@ -14,7 +14,8 @@ from polygraphy import comparator
 from polygraphy.comparator.struct import IterationResult
 from polygraphy.logger import G_LOGGER
 
-from bridge.compare.figures import Array, Figures, comparable, figures_of
+from bridge.compare.arrays import Array, as_numpy
+from bridge.compare.figures import Figures, comparable, figures_of
 from bridge.compare.inputs import InputSet
 from bridge.compare.runners import Contender
 from bridge.errors import BridgeError, SpecError
@@ -137,16 +138,6 @@ def _finite(*arrays: Array) -> bool:
 
 def _arrays(result: IterationResult) -> dict[str, Array]:
     return {name: as_numpy(value) for name, value in result.items()}
-
-
-def as_numpy(value: Any) -> Array:
-    """A tensor or an array as an array; bfloat16 stays what it is."""
-    if isinstance(value, torch.Tensor):
-        from bridge.export.export import as_array
-
-        array: Array = as_array(value)
-        return array
-    return np.asarray(value)
 
 
 def _default_rtol(array: Array) -> float:

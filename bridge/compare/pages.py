@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _FIGURES = ("max abs", "mean abs", "relative", "cosine", "SNR dB")
 _OUTPUTS = ("inputs", "output", "dtype", "shape", *_FIGURES, "atol", "rtol", "verdict")
-_LAYERS = ("", "module", "operator", "relative", "arrives", "growth", "exported", "max abs", "rewritten by", "source")
 _SHOWN = 40
 _WIDTH, _HEIGHT, _MARGIN, _DECADES = 760, 180, 46, 9
 
@@ -29,7 +28,7 @@ def to_text(report: ComparisonReport) -> str:
     if report.layers:
         shown = _around(report)
         title = f"Layers ({len(shown)} of {len(report.layers)})"
-        parts.append(terminal.grid(title, _LAYERS, [_layer(row) for row in shown]))
+        parts.append(terminal.grid(title, _headers(report), [_layer(report, row) for row in shown]))
     return terminal.to_text(*parts, width=180)
 
 
@@ -47,8 +46,8 @@ def to_html(report: ComparisonReport) -> str:
     """One page."""
     parts: list[object] = [section("Outputs", table(_OUTPUTS, [_output(row) for row in report.outputs]))]
     if report.layers:
-        rows = [[_marked(row, cell) for cell in _layer(row)] for row in report.layers]
-        parts += [section("Error along the graph", _curve(report)), section("Layers", table(_LAYERS, rows))]
+        rows = [[_marked(row, cell) for cell in _layer(report, row)] for row in report.layers]
+        parts += [section("Error along the graph", _curve(report)), section("Layers", table(_headers(report), rows))]
     parts.append(section("Versions", table(("package", "version"), list(report.versions.items()))))
     kind: Verdict = "bad" if not report.passed else "warning" if report.first_divergence else "good"
     below = f"{report.reference} against {report.compiled}"
@@ -66,13 +65,17 @@ def _figures(figures: Figures | None) -> tuple[object, ...]:
     return figures.max_absolute, figures.mean_absolute, figures.relative, f"{figures.cosine:.6f}", f"{figures.snr:.1f}"
 
 
-def _layer(row: LayerRow) -> tuple[object, ...]:
-    exported = row.exported.relative if row.exported is not None else ""
-    mark = f"{row.order} <--" if row.guilty else str(row.order)
+def _headers(report: ComparisonReport) -> tuple[str, ...]:
+    return ("", "module", "operator", *report.stages, "arrives", "growth", "max abs", "rewritten by", "source")
+
+
+def _layer(report: ComparisonReport, row: LayerRow) -> tuple[object, ...]:
+    errors = [row.stages[name].figures.relative if name in row.stages else "" for name in report.stages]
+    mark = f"{row.order} <-- {row.guilty_stage}" if row.guilty else str(row.order)
     growth = f"{row.growth:.1f}x" if math.isfinite(row.growth) else "new"
     rules, origin = ", ".join(row.rules), row.origin
-    errors = (row.figures.relative, row.arriving, growth, exported, row.figures.max_absolute)
-    return (mark, origin.module_path, origin.operator, *errors, rules, origin.source)
+    return (mark, origin.module_path, origin.operator, *errors, row.arriving, growth,
+            row.figures.max_absolute, rules, origin.source)  # fmt: skip
 
 
 def _marked(row: LayerRow, cell: object) -> object:

@@ -13,6 +13,13 @@ from typing import Any
 from bridge.compare.layers import LayerRow
 from bridge.compare.outputs import OutputRow
 
+STAGE_WORDS = {
+    "exported": "in the exported ONNX, before rewriting and casting",
+    "rewritten": "in the rewritten and typed ONNX",
+    "reference": "in the rewritten ONNX under ONNX's reference evaluator",
+    "engine": "in the engine",
+    "half": "in PyTorch's own half precision",
+}
 _PACKAGES = ("torch", "onnx", "onnxruntime", "polygraphy", "tensorrt", "tensorrt-rtx", "numpy")
 
 
@@ -44,6 +51,7 @@ class ComparisonReport:
     outputs: list[OutputRow]
     layers: list[LayerRow] = field(default_factory=list)
     noise: float = 0.0
+    notes: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=versions)
 
     @property
@@ -55,6 +63,11 @@ class ComparisonReport:
     def first_divergence(self) -> LayerRow | None:
         """The first operator at which an error begins that does not come from before."""
         return next((row for row in self.layers if row.guilty), None)
+
+    @property
+    def stages(self) -> list[str]:
+        """The names of the stages that were compared, in their order."""
+        return [name for name in STAGE_WORDS if any(name in row.stages for row in self.layers)]
 
     @property
     def verdict(self) -> str:
@@ -69,18 +82,23 @@ class ComparisonReport:
         row = self.first_divergence
         if row is None:
             return "No layer diverges." if self.layers else ""
-        told = f"The error begins at {row.origin}: "
-        told += f"relative error {row.figures.relative:.3g}, where {row.arriving:.3g} arrives"
-        if math.isinf(row.figures.max_absolute):
+        stage = row.guilty_stage
+        assert stage is not None
+        found = row.stages[stage]
+        told = f"The error begins at {row.origin}, {STAGE_WORDS[stage]}: "
+        told += f"relative error {found.figures.relative:.3g}, where {found.arriving:.3g} arrives"
+        if math.isinf(found.figures.max_absolute):
             told += "; one of the two is infinite or NaN where the other is not"
-        right = row.exported is not None and row.exported.relative <= self.noise
         if row.rules:
             told += f"; its ONNX nodes were made by {', '.join(row.rules)}"
-        if right:
-            told += "; before rewriting and casting, the exported ONNX agrees there"
-        elif row.exported is not None:
-            told += "; the exported ONNX differs there already"
-        return f"{told}."
+        return f"{told}; {self._before(row, stage)}."
+
+    def _before(self, row: LayerRow, stage: str) -> str:
+        """What the stages before say of the same operator."""
+        before = [name for name in row.judged[: row.judged.index(stage)] if name in row.stages]
+        if before:
+            return f"{STAGE_WORDS[before[-1]]} it agrees"
+        return "so the export is wrong, or torch's own result is" if stage == "exported" else "it is the first stage"
 
     def to_dict(self) -> dict[str, Any]:
         """The report as data that JSON can hold: what is not finite becomes text."""
@@ -91,9 +109,10 @@ class ComparisonReport:
                 "reference": self.reference,
                 "compiled": self.compiled,
                 "outputs": [asdict(row) for row in self.outputs],
-                "layers": [{**asdict(row), "growth": row.growth} for row in self.layers],
+                "layers": [_layer(row) for row in self.layers],
                 "first_divergence": self.first_divergence.order if self.first_divergence else None,
                 "noise": self.noise,
+                "notes": self.notes,
                 "versions": self.versions,
             }
         )
@@ -120,6 +139,11 @@ def failure(row: OutputRow) -> str:
         return f"output {row.name!r}: {row.reason}"
     figures = row.figures
     return f"output {row.name!r} differs by {figures.max_absolute:.3g} at most, relative error {figures.relative:.3g}"
+
+
+def _layer(row: LayerRow) -> dict[str, Any]:
+    stages = {name: {**asdict(stage), "growth": stage.growth} for name, stage in row.stages.items()}
+    return {**asdict(row), "stages": stages, "guilty_stage": row.guilty_stage}
 
 
 def _plain(value: Any) -> Any:

@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
+from onnx.reference import ReferenceEvaluator
 from polygraphy.backend.base import BaseRunner
+from polygraphy.backend.onnx.util import get_input_metadata
 from polygraphy.backend.onnxrt import OnnxrtRunner
 from polygraphy.common import TensorMetadata
 
+from bridge.compare.arrays import as_numpy
 from bridge.compare.inputs import InputSet, argument_names, tensors_in
 from bridge.errors import BridgeError, SpecError
 from bridge.logging import quiet_exporter
@@ -85,6 +89,33 @@ class ModuleRunner(BaseRunner):  # type: ignore[misc]
             result = self.module(*args, **kwargs)
         self.inference_time = time.perf_counter() - start
         return OrderedDict((name, value.detach().cpu()) for name, value in tensors_in(result).items())
+
+
+class ReferenceRunner(BaseRunner):  # type: ignore[misc]
+    """An ONNX model in ONNX's reference evaluator, which computes each operator as it is defined, in NumPy."""
+
+    def __init__(self, model: onnx.ModelProto, name: str) -> None:
+        super().__init__(name=name, prefix="onnx-reference-runner")
+        self.model = model
+
+    def activate_impl(self) -> None:
+        """Reads the model."""
+        self.evaluator = ReferenceEvaluator(self.model)
+
+    def deactivate_impl(self) -> None:
+        """Lets go of it."""
+        del self.evaluator
+
+    def get_input_metadata_impl(self) -> TensorMetadata:
+        return get_input_metadata(self.model.graph)
+
+    def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
+        feeds = {name: as_numpy(value) for name, value in feed_dict.items()}
+        start = time.perf_counter()
+        with np.errstate(all="ignore"):
+            results = self.evaluator.run(None, feeds)
+        self.inference_time = time.perf_counter() - start
+        return OrderedDict(zip(self.evaluator.output_names, results, strict=True))
 
 
 @contextlib.contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,15 +13,18 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
+from polygraphy.backend.base import BaseRunner
 from polygraphy.backend.onnx import ModifyOutputs
 from polygraphy.backend.onnxrt import OnnxrtRunner
 
 from bridge import torch_private as tp
 from bridge.backends.bfloat16 import emulate_bfloat16
 from bridge.backends.element_types import bodies
-from bridge.compare.figures import Array
+from bridge.backends.weights import with_weights
+from bridge.compare.arrays import Array, as_numpy
 from bridge.compare.halves import WIDE, widen_edges
-from bridge.compare.outputs import as_numpy, quiet_polygraphy
+from bridge.compare.outputs import quiet_polygraphy
+from bridge.compare.runners import ReferenceRunner
 from bridge.errors import BridgeError
 from bridge.frontend.program import Program
 from bridge.frontend.provenance import TAG, identity_of
@@ -72,6 +76,8 @@ _LIBRARY.impl("tap", _tap, "CompositeExplicitAutograd")
 class TorchSide:
     """The frozen TorchScript graph of a program, run in PyTorch without optimisations."""
 
+    label = "PyTorch"
+
     def __init__(self, program: Program, arguments: tuple[Any, ...]) -> None:
         self.program, self.arguments = program, arguments
         self.steps = [_torch_step(node) for node in program.graph.nodes() if node.hasAttribute(TAG)]
@@ -82,6 +88,10 @@ class TorchSide:
         """Bytes of a value in the example run; 0 when it was not seen."""
         seen = self.program.facts.seen.tensor(name)
         return math.prod(seen.shape) * seen.dtype.itemsize if seen is not None else 0
+
+    def exact(self, key: Key) -> Collection[str]:
+        """Nothing: it computes all of it."""
+        return ()
 
     def kept(self, names: Sequence[str]) -> dict[str, Array]:
         """As `values`, and kept: what several graphs are fed with."""
@@ -125,17 +135,29 @@ class OnnxSide:
 
     Attributes:
         fed: name -> (key, position) of what the left-out nodes make.
+        given: the reference's values that it is fed with.
     """
 
     def __init__(self, label: str, model: onnx.ModelProto, weights: Mapping[str, Array]) -> None:
-        self.label, self.weights = label, weights
+        self.label, self.weights, self.evaluator = label, weights, "onnxruntime"
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
         self.fed, read = _leave_out(self.model.graph)
         self.inputs = [value.name for value in self.model.graph.input if value.name not in self.fed]
         self.feeds: dict[str, Array] = {}
-        self.steps = [_onnx_step(node) for node in self.model.graph.node]
+        self.given: Collection[str] = ()
+        self.steps = [onnx_step(node) for node in self.model.graph.node]
         self.results = [*(value.name for value in self.model.graph.output), *read]
+
+    def exact(self, key: Key) -> Collection[str]:
+        """What it is fed with, wherever it is read."""
+        return self.given
+
+    def in_reference_evaluator(self) -> OnnxSide:
+        """The same graph under ONNX's reference evaluator: half precision is computed in half precision there."""
+        other = copy.copy(self)
+        other.evaluator = "reference"
+        return other
 
     def by_tensor_name(self) -> None:
         """Matches by the names of tensors, for models that did not come from `bridge`."""
@@ -147,11 +169,16 @@ class OnnxSide:
         wanted = [name for name in dict.fromkeys(names) if name not in given]
         with quiet_polygraphy():
             marked = ModifyOutputs(self.model, outputs=wanted, copy=True)()
-            emulate_bfloat16(marked)
-            widen_edges(marked)
-            with OnnxrtRunner(lambda: self._session(marked)) as runner:
+            with self._runner(marked) as runner:
                 found = runner.infer(self._feeds(marked), check_inputs=False)
         return {name.removesuffix(WIDE): array for name, array in found.items()}
+
+    def _runner(self, marked: onnx.ModelProto) -> BaseRunner:
+        if self.evaluator == "reference":
+            return ReferenceRunner(with_weights(marked, dict(self.weights)), self.label)
+        emulate_bfloat16(marked)
+        widen_edges(marked)
+        return OnnxrtRunner(lambda: self._session(marked))
 
     def _feeds(self, model: onnx.ModelProto) -> dict[str, Array]:
         """In the dtypes that the graph declares."""
@@ -195,7 +222,8 @@ def _leave_out(graph: onnx.GraphProto) -> tuple[dict[str, tuple[int, int]], list
     return fed, read
 
 
-def _onnx_step(node: onnx.NodeProto) -> Step:
+def onnx_step(node: onnx.NodeProto) -> Step:
+    """A node of a graph's outermost block."""
     inputs = [*node.input, *(name for body in bodies(node) for name in _read_in(body))]
     return Step(identity_of(node.name), node.name, tuple(filter(None, inputs)), tuple(filter(None, node.output)))
 

@@ -7,37 +7,54 @@ from collections.abc import Sequence
 from typing import Any
 
 import onnx
+import torch
 
 import rewrites
+from bridge import backends
 from bridge import torch_private as tp
-from bridge.backends.weights import detach_weights
+from bridge.backends.base import Backend
+from bridge.compare.arrays import as_numpy
+from bridge.compare.engines import EngineSide
 from bridge.compare.inputs import InputSet
-from bridge.compare.layers import Comparable
-from bridge.compare.outputs import as_numpy, feed_of
+from bridge.compare.layers import BATCH_BYTES, Comparable, Stage
+from bridge.compare.outputs import feed_of
 from bridge.compare.runners import Contender
 from bridge.compare.sides import Key, OnnxSide, TorchSide
-from bridge.errors import BridgeError, ExportError
-from bridge.export.export import ExporterCrash
-from bridge.export.whole import whole_function
-from bridge.frontend.alias import Memory
+from bridge.errors import BridgeError, SpecError
 from bridge.frontend.load import Loaded, _on, load
 from bridge.frontend.provenance import METADATA, Origin, Provenance
+from bridge.interface import detached, translate_whole
 from bridge.spec import CompileSpec
-from bridge.translate import Translation, Translator
 
-NOISE = {"float16": 1e-2, "bfloat16": 5e-2}
-_FP32_NOISE = 1e-5
+NOISE = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
+"""Up to which relative error two right results may lie apart, by the precision that they are computed in."""
+TF32_NOISE = 2e-3
+STAGES = ("exported", "rewritten", "reference", "engine", "half")
 _UNKNOWN = 64
+_ENGINE_BATCH = 4 << 30
 
 
 def comparable_of(
-    reference: Contender, compiled: Contender, inputs: InputSet, spec: Any, settings: dict[str, Any]
+    reference: Contender,
+    compiled: Contender,
+    inputs: InputSet,
+    spec: Any,
+    settings: dict[str, Any],
+    stages: Sequence[str] = (),
 ) -> Comparable:
     """The graphs to run, each with its inputs.
 
+    Args:
+        stages: which, of `STAGES`; by default the exported and the rewritten graph, and the engine where the backend
+            is one that builds engines.
+
     Raises:
+        SpecError: there is no such stage.
         BridgeError: there is no way to match the two.
     """
+    for name in stages:
+        if name not in STAGES:
+            raise SpecError(f"layers: there is no stage {name!r}", hint=f"one or more of {', '.join(STAGES)}")
     if reference.model is not None:
         if compiled.model is None:
             told = "layers: an ONNX model is compared with ONNX models only"
@@ -46,15 +63,85 @@ def comparable_of(
     wanted = _with_inputs(CompileSpec.of(spec, settings), inputs)
     loaded = load(reference.source, wanted)
     torch_side = TorchSide(loaded.program, _arguments(loaded, inputs))
-    exported, before = _translated(loaded, torch_side, rewrite=False)
-    if compiled.model is not None:
-        last = _given(compiled, loaded, torch_side, before)
-    else:
-        last, _ = _translated(loaded, torch_side, rewrite=True)
+    making = _Stages(loaded, torch_side, reference, compiled, inputs)
+    made = [making.make(name) for name in stages or making.usual()]
+    found = [stage for stage in made if stage is not None]
+    if not any(stage.judged for stage in found):
+        raise BridgeError("layers: there is nothing to compare with the reference", why="; ".join(making.notes))
     table = loaded.program.provenance
-    noise = NOISE.get(str(wanted.precision).removeprefix("torch."), _FP32_NOISE)
+    batch = _ENGINE_BATCH if any(stage.name == "engine" for stage in found) else BATCH_BYTES
     known = _rule_names(wanted.rules)
-    return Comparable(torch_side, last, exported, lambda key: table[int(key)], noise, known, torch_side.size)
+    return Comparable(
+        torch_side, found, lambda key: table[int(key)], known, torch_side.size, batch=batch, notes=making.notes
+    )
+
+
+class _Stages:
+    """Makes the stages that are asked for, of one program."""
+
+    def __init__(
+        self, loaded: Loaded, torch_side: TorchSide, reference: Contender, compiled: Contender, inputs: InputSet
+    ) -> None:
+        self.loaded, self.torch_side, self.inputs = loaded, torch_side, inputs
+        self.reference, self.compiled = reference, compiled
+        self.precision = str(loaded.spec.precision).removeprefix("torch.")
+        self.notes: list[str] = []
+        self._sources: dict[str, str] | None = None
+        self._rewritten: OnnxSide | None = None
+
+    def usual(self) -> list[str]:
+        """The stages where none are named."""
+        engine = ["engine"] if self.compiled.model is None and _backend(self.loaded).name != "onnxruntime" else []
+        return ["exported", "rewritten", *engine]
+
+    def make(self, name: str) -> Stage | None:
+        """The stage of that name; None, with a note, where there is none."""
+        noise = NOISE.get(self.precision, NOISE["float32"])
+        if name == "exported":
+            return Stage(name, self._exported(), NOISE["float32"])
+        if name == "rewritten":
+            return Stage(name, self._last(), noise)
+        if name == "reference":
+            return Stage(name, self._last().in_reference_evaluator(), noise)
+        if name == "engine":
+            side = EngineSide(self.loaded, _backend(self.loaded), self.torch_side)
+            self.notes = side.notes = [*self.notes, *side.notes]
+            exact = self.loaded.spec.disable_tf32 or _backend(self.loaded).name == "onnxruntime"
+            return Stage(name, side, noise if exact else max(noise, TF32_NOISE))
+        return self._half(noise)
+
+    def _exported(self) -> OnnxSide:
+        side, self._sources = _translated(self.loaded, self.torch_side, rewrite=False)
+        return side
+
+    def _last(self) -> OnnxSide:
+        if self._rewritten is None:
+            if self.compiled.model is not None:
+                sources = self._sources or _translated(self.loaded, self.torch_side, rewrite=False)[1]
+                self._rewritten = _given(self.compiled, self.loaded, self.torch_side, sources)
+            else:
+                self._rewritten, _ = _translated(self.loaded, self.torch_side, rewrite=True)
+        return self._rewritten
+
+    def _half(self, noise: float) -> Stage | None:
+        """The module itself in the spec's precision: what PyTorch loses there."""
+        if self.precision not in ("float16", "bfloat16"):
+            self.notes.append("half: the spec's precision is float32")
+            return None
+        kind, device = self.loaded.spec.precision, "cuda" if torch.cuda.is_available() else "cpu"
+        module = copy.deepcopy(self.reference.module)
+        assert module is not None
+        tensors = [t.to(device, kind if t.is_floating_point() else t.dtype) for t in self.inputs.leaves([]).values()]
+        args, kwargs = self.inputs.filled(tensors)
+        loaded = load(module.to(device, kind), CompileSpec(inputs=list(args), kwarg_inputs=kwargs))
+        if loaded.program.provenance.origins != self.loaded.program.provenance.origins:
+            self.notes.append(f"half: the module has another graph in {self.precision}")
+            return None
+        return Stage("half", TorchSide(loaded.program, _arguments(loaded, InputSet(args, kwargs))), noise, judged=False)
+
+
+def _backend(loaded: Loaded) -> Backend:
+    return backends.select(loaded.spec.backend)
 
 
 def _with_inputs(spec: CompileSpec, inputs: InputSet) -> CompileSpec:
@@ -80,27 +167,13 @@ def _arguments(loaded: Loaded, inputs: InputSet) -> tuple[Any, ...]:
 
 def _translated(loaded: Loaded, reference: TorchSide, *, rewrite: bool) -> tuple[OnnxSide, dict[str, str]]:
     """The whole method as ONNX with its inputs, and which value of the reference each input is."""
-    memory = Memory(loaded.program.graph)
-    translator = Translator(loaded.program, loaded.spec, loaded.leaves, None, memory.paths)
-    function, results = whole_function(loaded.program, memory.paths, translator.leaf_of)
-    try:
-        translation = translator.translate_whole(function, results, rewrite=rewrite)
-    except ExporterCrash as crash:
-        where = str(loaded.program.provenance[crash.identity]) if crash.identity is not None else None
-        raise ExportError("layers: torch.onnx failed on this graph", where=where, why=str(crash)) from crash
-    side = OnnxSide("the rewritten ONNX" if rewrite else "the exported ONNX", *_detached(translation))
-    sources = {name: value.debugName() for name, value in zip(translation.input_names, function.inputs, strict=True)}
+    translation = translate_whole(loaded, rewrite=rewrite)
+    assert translation.function is not None
+    side = OnnxSide("the rewritten ONNX" if rewrite else "the exported ONNX", *detached(translation))
+    names = [value.debugName() for value in translation.function.inputs]
+    sources = dict(zip(translation.input_names, names, strict=True))
     _feed(side, reference, sources)
     return side, sources
-
-
-def _detached(translation: Translation) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    assert translation.graph is not None
-    model, weights = detach_weights(translation.graph)
-    declared = {entry.domain for entry in model.opset_import}
-    for domain in sorted({node.domain for node in model.graph.node} - declared):
-        model.opset_import.add(domain=domain, version=1)
-    return model, weights
 
 
 def _feed(side: OnnxSide, reference: TorchSide, sources: dict[str, str]) -> None:
@@ -114,6 +187,7 @@ def _feed(side: OnnxSide, reference: TorchSide, sources: dict[str, str]) -> None
         told = f"layers: {missing[0]!r} has no value to feed"
         raise BridgeError(told, why="it is made inside a branch or a loop that stays in PyTorch")
     side.feeds = {name: values[source] for name, source in sources.items()}
+    side.given = set(sources.values())
 
 
 def _given(compiled: Contender, loaded: Loaded, reference: TorchSide, sources: dict[str, str]) -> OnnxSide:
@@ -150,7 +224,8 @@ def _of_models(reference: Contender, compiled: Contender, inputs: InputSet) -> C
     def origin_of(key: Key) -> Origin:
         return table[key] if isinstance(key, int) else Origin(operators[key].op_type, operators[key].name)
 
-    return Comparable(sides[0], sides[1], None, origin_of, _FP32_NOISE, _rule_names(()), _sizes(reference.model).get)  # type: ignore[arg-type]
+    stage, size = Stage("rewritten", sides[1], NOISE["float32"]), _sizes(reference.model)
+    return Comparable(sides[0], [stage], origin_of, _rule_names(()), lambda name: size.get(name, 0))
 
 
 def _sizes(model: onnx.ModelProto) -> dict[str, int]:
