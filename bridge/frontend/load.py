@@ -15,6 +15,7 @@ from bridge import torch_private as tp
 from bridge.errors import SpecError
 from bridge.frontend.facts import Argument, Fact, Varies
 from bridge.frontend.program import Program, prepare
+from bridge.frontend.results import copy_shared_results
 from bridge.logging import quiet_exporter
 from bridge.spec import CompileSpec, Leaf
 
@@ -132,6 +133,8 @@ def _prepared(
     moves = any(tensor.device != device for tensor in (*module.parameters(), *module.buffers()))
     moved = copy.deepcopy(module).to(device) if moves else module
     program = prepare(moved, method, _on(example_of(spec, arguments, dtype), device), known, device)
+    if spec.require_full_compilation:
+        copy_shared_results(program)
     return Loaded(program, spec, leaves, adapt)
 
 

@@ -99,10 +99,19 @@ def _returned(graph: tp.Graph) -> Iterator[tp.Value]:
 def _leave_views(value: tp.Value, roles: Roles) -> None:
     while True:
         node = value.node()
-        if not node.hasAttribute(TAG) or roles.of(node) is not Role.ENGINE or not _is_view(node):
+        parts = node.kind() == "prim::ListUnpack" and _is_view(node.input().node())  # of split, unbind
+        if not node.hasAttribute(TAG) or roles.of(node) is not Role.ENGINE or not (parts or _is_view(node)):
+            return
+        if _converts(node, roles):
             return
         roles.stay(node, "its result shares memory with an input or another result")
         value = next(iter(node.inputs()))
+
+
+def _converts(node: tp.Node, roles: Roles) -> bool:
+    """Whether an operator that may return its input, ``to``, gives another dtype: always in new memory."""
+    made, given = (roles.facts.known_kind(next(iter(values))) for values in (node.outputs(), node.inputs()))
+    return node.kind() == "aten::to" and made is not None and given is not None and made.dtype is not given.dtype
 
 
 def _is_view(node: tp.Node) -> bool:

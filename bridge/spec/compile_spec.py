@@ -73,7 +73,8 @@ class CompileSpec(metaclass=_Translating):
         kwarg_inputs: the same for arguments passed by name.
         precision: what floating arithmetic is done in: float32, float16 or bfloat16.
         backend: "auto", "tensorrt", "tensorrt_rtx" or "onnxruntime".
-        require_full_compilation: refuse what cannot become one whole engine.
+        require_full_compilation: refuse what cannot become one whole engine. Its results are new tensors, also where
+            PyTorch's would share memory with an input or with each other.
         min_block_size: operators that a part must have to be worth an engine.
         torch_executed_ops: operators left to PyTorch.
         torch_executed_modules: submodules (paths or types) left to PyTorch.
