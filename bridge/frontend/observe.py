@@ -36,11 +36,12 @@ _seen: list[list[Any]] = []
 
 @dataclass(frozen=True)
 class TensorSeen:
-    """A tensor as it was in one run: ``shape`` in elements."""
+    """A tensor as it was in one run: ``shape`` in elements; ``strided`` unless it is sparse."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     device: torch.device
+    strided: bool = True
 
     @property
     def rank(self) -> int:
@@ -86,7 +87,7 @@ def _note(index: int, value: Any) -> None:
 
 def _describe(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return TensorSeen(value.dtype, tuple(value.shape), value.device)
+        return TensorSeen(value.dtype, tuple(value.shape), value.device, value.layout is torch.strided)
     if isinstance(value, (list, tuple)):
         return [_describe(item) for item in value]
     return value

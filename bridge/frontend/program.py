@@ -14,6 +14,7 @@ from bridge.errors import SpecError
 from bridge.frontend import facts as facts_
 from bridge.frontend import provenance as provenance_
 from bridge.frontend import structure
+from bridge.frontend.empty import fold_empty
 from bridge.frontend.facts import Argument, Facts
 from bridge.frontend.observe import Observations, observe
 from bridge.frontend.provenance import TAG, Provenance
@@ -107,7 +108,7 @@ def prepare(
         if not seen.covers(graph):
             seen = observe(frozen, method, [example])
         facts = facts_.reason(graph, seen, inputs, others)
-        if not facts_.fold(graph, facts, device):
+        if not facts_.fold(graph, facts, device) | fold_empty(graph, facts, device, others):
             break
         tp.simplify(graph)
     _spread_constants(graph, facts)

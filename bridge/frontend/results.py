@@ -16,14 +16,14 @@ def copy_shared_results(program: Program) -> None:
     """Copies each result that is, or may share memory with, an input, an attribute, a constant or another result.
 
     An engine cannot return any of these as they are; it can make a copy of each. What is written to in place is left
-    as it is: no engine may read it.
+    as it is: no engine may read it. So is what has no elements in any call, of which there is nothing to copy.
     """
     memory = Memory(program.graph, program.others)
     taken = [value for value in program.graph.inputs() if value.type().kind() == "TensorType"]
     results: dict[str, tp.Value] = {}
     for user, position in list(_places(program.graph)):
         value = list(user.inputs())[position]
-        if memory.written(value):
+        if memory.written(value) or 0 in (program.facts.sizes(value) or ()):
             continue
         if value.debugName() not in results:
             copied = _is_given(value) or any(memory.shared(value, other) for other in taken)

@@ -1,0 +1,44 @@
+"""Tensors without elements: where their shape never varies they are constants, whatever the call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from bridge import torch_private as tp
+from bridge.frontend.alias import Memory
+from bridge.frontend.facts import Fact, Facts, Varies
+
+
+def fold_empty(graph: tp.Graph, facts: Facts, device: torch.device, others: Sequence[tp.Graph] = ()) -> bool:
+    """Puts constants in the place of tensors that are empty in every call; tells whether there were any.
+
+    An engine need not compute what has no elements, and what an operator makes of nothing (a sum: zero) is known
+    beforehand. What is written to in place stays as it is: it could be resized.
+
+    Args:
+        others: graphs of the module's other methods, which may write to its attributes.
+    """
+    memory = Memory(graph, others)
+    changed = False
+    for value in list(tp.values(graph)):
+        shape = _empty_shape(value, facts)
+        if shape is None or memory.written(value) or not value.uses():
+            continue
+        first = next(iter(graph.nodes()))
+        seen = facts.known_kind(value)
+        assert seen is not None
+        constant = tp.constant(graph, torch.empty(shape, dtype=seen.dtype, device=device), first)
+        facts.varies[constant.debugName()] = Fact()
+        value.replaceAllUsesWith(constant)
+        changed = True
+    return changed
+
+
+def _empty_shape(value: tp.Value, facts: Facts) -> tuple[int, ...] | None:
+    """The shape of an empty strided tensor that is the same in every call."""
+    if value.type().kind() != "TensorType" or tp.is_constant(value) or facts.of(value).shape is not Varies.NEVER:
+        return None
+    seen = facts.known_kind(value)
+    return seen.shape if seen is not None and seen.strided and 0 in seen.shape else None

@@ -1,0 +1,62 @@
+"""Tensors without elements are constants; what is made of them is known before any call."""
+
+import pytest
+import torch
+
+import bridge
+
+
+class Sums(torch.nn.Module):
+    def forward(self, x, nothing):
+        return torch.softmax(x @ x.t(), -1) + nothing.sum() + torch.cat([nothing.flatten(), x.flatten()]).mean()
+
+
+class Empty(torch.nn.Module):
+    def forward(self, x):
+        return x.exp(), x[:0].tanh()
+
+
+class Resized(torch.nn.Module):
+    def forward(self, x, nothing):
+        grown = nothing.clone()
+        grown.resize_(2)
+        grown.fill_(3.0)
+        return torch.softmax(x, -1) * grown.sum()
+
+
+def operators(compiled):
+    return [node.kind() for node in compiled.graph.nodes() if node.kind().startswith(("aten::", "bridge::"))]
+
+
+@pytest.mark.parametrize("make", [torch.jit.script, None], ids=["scripted", "traced"])
+@pytest.mark.parametrize("shape", [(0,), (3, 0, 2)])
+def test_what_is_read_of_nothing_is_folded(shape, make) -> None:
+    inputs = torch.randn(3, 4), torch.randn(shape)
+    module = make(Sums().eval()) if make else torch.jit.trace(Sums().eval(), inputs, check_trace=False)
+    compiled = bridge.compile(module, list(inputs), backend="onnxruntime", require_full_compilation=True)
+    assert operators(compiled) == ["bridge::execute_engine"]
+    torch.testing.assert_close(compiled(*inputs), Sums()(*inputs))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (0, 3)])
+def test_empty_results(shape) -> None:
+    x = torch.randn(shape)
+    module = torch.jit.trace(Empty().eval(), (x,), check_trace=False)
+    compiled = bridge.compile(module, [x], backend="onnxruntime", require_full_compilation=True)
+    assert "aten::exp" not in operators(compiled)
+    torch.testing.assert_close(compiled(x), Empty()(x))
+
+
+def test_an_empty_tensor_that_grows_is_left_alone() -> None:
+    x, nothing = torch.randn(2, 3), torch.empty(0)
+    module = torch.jit.script(Resized().eval())
+    compiled = bridge.compile(module, [x, nothing], backend="onnxruntime")
+    torch.testing.assert_close(compiled(x, nothing), Resized()(x, nothing))
+
+
+def test_a_size_that_may_be_zero_is_no_constant() -> None:
+    spec = [bridge.Input(min_shape=(0, 3), opt_shape=(0, 3), max_shape=(4, 3))]
+    compiled = bridge.compile(torch.jit.script(Empty().eval()), spec, backend="onnxruntime")
+    for shape in [(0, 3), (2, 3)]:
+        x = torch.randn(shape)
+        torch.testing.assert_close(compiled(x), Empty()(x))
