@@ -259,12 +259,15 @@ class _Reasoner:
         """Indexing by booleans, or where() with one argument: as many results as there are true elements."""
         if node.kind() == "aten::where":
             return len(list(node.inputs())) == 1
-        listed = list(node.inputs())[1].node()
-        tensors = (
-            [self.facts.tensor(value) for value in listed.inputs()]
-            if listed.kind() == "prim::ListConstruct"
-            else [None]
-        )
+        indices = list(node.inputs())[1]
+        listed = indices.node()
+        tensors: list[Any]
+        if tp.is_constant(indices):
+            tensors = list(tp.constant_value(indices))
+        elif listed.kind() == "prim::ListConstruct":
+            tensors = [self.facts.tensor(value) for value in listed.inputs()]
+        else:
+            tensors = [None]
         return any(
             t is None or t.dtype in (torch.bool, torch.uint8) for t in tensors if t is not None or len(tensors) == 1
         )

@@ -92,6 +92,7 @@ def prepare(
     graph = tp.graph_of(frozen, method)
     _refuse_dropout(graph, table)
     facts_.settle_modes(graph)
+    _remove_dropout(graph)
     _settle_arguments(graph, inputs)
     _settle_devices(graph, device)
     _settle_absent_parameters(frozen, graph)
@@ -182,7 +183,7 @@ def _retag(module: torch.jit.ScriptModule, graph: tp.Graph, table: Provenance) -
 def _refuse_dropout(graph: tp.Graph, table: Provenance) -> None:
     """A trace taken in training mode keeps its dropout after .eval(): its results are random."""
     for node in tp.walk(graph):
-        if node.kind() not in _DROPOUTS:
+        if node.kind().removesuffix("_") not in _DROPOUTS:
             continue
         probability, training = list(node.inputs())[1:3]
         if (
@@ -195,3 +196,13 @@ def _refuse_dropout(graph: tp.Graph, table: Provenance) -> None:
                 where=str(table[node.i(TAG)]),
                 hint="call .eval() before torch.jit.trace, or give the nn.Module itself",
             )
+
+
+def _remove_dropout(graph: tp.Graph) -> None:
+    """Dropout that is not active gives back its very input; in place, it would keep what uses it out of engines."""
+    for node in list(tp.walk(graph)):
+        if node.kind().removesuffix("_") in _DROPOUTS - {"aten::native_dropout"}:
+            tensor, probability, training = node.inputs()
+            if any(tp.is_constant(v) and not tp.constant_value(v) for v in (probability, training)):
+                node.output().replaceAllUsesWith(tensor)
+                node.destroy()
