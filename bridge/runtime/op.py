@@ -24,11 +24,11 @@ SCHEMA = "execute_engine(Tensor[] inputs, Tensor plan, str signature) -> Tensor[
 _ATTRIBUTE = "_bridge_calls"
 _MOST_ROUTES = 1024
 
-_Key = tuple[tuple[torch.Size, torch.dtype, int], ...]
+_Key = tuple[tuple[torch.Size, torch.dtype, int, bool], ...]
 
 
 class _Route:
-    """How inputs of certain shapes, dtypes and devices reach an engine, all checks passed.
+    """How inputs of certain shapes, dtypes, devices and layouts in memory reach an engine, all checks passed.
 
     An engine for the CPU takes inputs from a GPU, and gives its outputs there: slow, and right.
     """
@@ -52,22 +52,28 @@ class _Route:
             and [tensor.dtype for tensor in inputs] == self.input_casts
             and [binding.dtype for binding in session.outputs] == [item.dtype for item in signature.outputs]
             and [tensor.device for tensor in inputs] == session.input_devices
+            and all(tensor.is_contiguous() for tensor in inputs)
         )
 
     def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        if self.plain and all(map(torch.Tensor.is_contiguous, inputs)):
+        if self.plain:
             return self.session.run(inputs, self.options)
+        if not torch.is_grad_enabled():
+            return self._convert_and_run(inputs)
         with torch.no_grad():
-            chosen = [inputs[index] for index in self.order]
-            ready = [
-                tensor.to(device, dtype).contiguous()
-                for tensor, device, dtype in zip(chosen, self.session.input_devices, self.input_casts, strict=True)
-            ]
-            outputs = self.session.run(ready, self.options)
-            return [
-                outputs[index].to(self.home, dtype)
-                for index, dtype in zip(self.output_order, self.output_casts, strict=True)
-            ]
+            return self._convert_and_run(inputs)
+
+    def _convert_and_run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        chosen = [inputs[index] for index in self.order]
+        ready = [
+            tensor.to(device, dtype).contiguous()
+            for tensor, device, dtype in zip(chosen, self.session.input_devices, self.input_casts, strict=True)
+        ]
+        outputs = self.session.run(ready, self.options)
+        return [
+            outputs[index].to(self.home, dtype)
+            for index, dtype in zip(self.output_order, self.output_casts, strict=True)
+        ]
 
 
 def _position(places: dict[str, int], name: str, kind: str) -> int:
@@ -113,7 +119,7 @@ def execute_engine(inputs: list[torch.Tensor], plan: torch.Tensor, signature: st
         EngineError: an input is not what the signature says, or the plan cannot be used here.
     """
     calls: _Calls = getattr(plan, _ATTRIBUTE, None) or _calls_of(plan)
-    key = tuple([(tensor.shape, tensor.dtype, tensor.get_device()) for tensor in inputs])
+    key = tuple([(tensor.shape, tensor.dtype, tensor.get_device(), tensor.is_contiguous()) for tensor in inputs])
     text, routes = calls.table
     route = routes.get(key) if text == signature else None
     if route is None:

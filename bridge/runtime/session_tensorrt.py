@@ -11,9 +11,12 @@ from typing import Any
 
 import torch
 
+from bridge import torch_private as tp
 from bridge.errors import BridgeError, EngineError
 from bridge.runtime.bindings import TITLES, bindings, logger
+from bridge.runtime.context import Context, Key
 from bridge.runtime.lane import Lane
+from bridge.runtime.memory import gpu_allocator
 from bridge.runtime.plan import Plan
 from bridge.runtime.session import PLAIN, RunOptions
 
@@ -65,6 +68,8 @@ class TensorRTSession:
         self.inputs, self.outputs, self.device = plan.header.inputs, plan.header.outputs, device
         self.trt, self._name = trt, plan.header.backend
         self._runtime = trt.Runtime(logger(self._name))
+        self._allocator = gpu_allocator(trt, device)
+        self._runtime.gpu_allocator = self._allocator
         if plan.header.settings.get("version_compatible"):
             self._runtime.engine_host_code_allowed = True
         with logger(self._name).errors() as errors:
@@ -83,24 +88,60 @@ class TensorRTSession:
             {name: tuple(map(tuple, self.engine.get_tensor_profile_shape(name, index))) for name in names}
             for index in range(self.engine.num_optimization_profiles)
         ]
+        self._is_only_gpu = torch.cuda.device_count() == 1
         self._lanes: dict[int, Lane] = {}
+        self._given_away: set[Context] = set()
         self._lock = threading.Lock()
         _alive.add(self)
 
     def run(self, inputs: list[torch.Tensor], options: RunOptions = PLAIN) -> list[torch.Tensor]:
-        if torch.cuda.current_device() != self.device.index:
-            with torch.cuda.device(self.device):
-                return self._lane().run(inputs, options)
-        return self._lane().run(inputs, options)
+        index = self.device.index
+        if self._is_only_gpu or tp.current_device() == index:
+            lane = self._lanes.get(tp.current_stream(index)) or self._new_lane()
+            return lane.run(inputs, options)
+        with torch.cuda.device(self.device):
+            return self.run(inputs, options)
 
-    def _lane(self) -> Lane:
-        """The lane of the current stream."""
+    def _new_lane(self) -> Lane:
+        """A lane for the current stream."""
         stream = torch.cuda.current_stream(self.device)
-        lane = self._lanes.get(stream.cuda_stream)
-        if lane is None:
-            with self._lock:
-                lane = self._lanes.setdefault(stream.cuda_stream, Lane(self, stream))
-        return lane
+        with self._lock:
+            return self._lanes.setdefault(stream.cuda_stream, Lane(self, stream))
+
+    def create_context(self) -> tuple[Any, int]:
+        """An execution context of TensorRT's without memory for activations, and how many bytes it wants."""
+        strategy = self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        context = self.engine.create_execution_context(strategy)
+        if context is None:
+            raise EngineError(f"{TITLES[self._name]} gave no execution context", hint="is the GPU's memory full?")
+        size = getattr(self.engine, "device_memory_size_v2", None)  # 10.0 has the first version only
+        return context, int(self.engine.device_memory_size if size is None else size)
+
+    def give_away(self, key: Key, asking: Lane) -> Context | None:
+        """A context that has run these shapes and is not in use; the lane that had it makes itself another.
+
+        Args:
+            asking: the lane that gets it, its stream locked.
+        """
+        with self._lock:
+            lanes = list(self._lanes.values())
+        for lane in lanes:
+            is_own = lane.street is asking.street
+            if not is_own and not lane.street.lock.acquire(blocking=False):
+                continue
+            try:
+                context = lane.context
+                if context is not None and context.told == key:
+                    lane.context = None
+                    return context
+            finally:
+                if not is_own:
+                    lane.street.lock.release()
+        return None
+
+    def keep(self, context: Context) -> None:
+        """Keeps a context that a caller's CUDA graph uses as long as the engine lives: nothing tells when it ends."""
+        self._given_away.add(context)
 
     def describe(self) -> list[dict[str, Any]]:
         inspector = self.engine.create_engine_inspector()
@@ -114,6 +155,7 @@ class TensorRTSession:
     def close(self) -> None:
         """Frees contexts, engine and runtime, in this order."""
         self._lanes.clear()
+        self._given_away.clear()
         self.engine = self._runtime = None
 
 

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -119,14 +121,54 @@ def test_threads_and_their_streams(module, eager):
 
 def test_memory_does_not_grow(module):
     x = torch.randn(4, 64, device=DEVICE)
-    for _ in range(100):
+    for _ in range(1000):
         module(x)
     torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    for _ in range(2000):
+    before, host = torch.cuda.memory_allocated(), resident()
+    for _ in range(100_000):
         module(x)
     torch.cuda.synchronize()
     assert torch.cuda.memory_allocated() == before
+    assert resident() - host < 16 << 20
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def wide(seed: int):
+    """An engine with 64 MiB of activations, a MiB of weights."""
+    random = np.random.default_rng(seed)
+    x, y = gs.Variable("x", np.float32, [4096, 64]), gs.Variable("y", np.float32, [4096, 64])
+    values = [
+        x,
+        *(gs.Variable(f"v{index}", np.float32, [4096, 4096 if index % 2 == 0 else 64]) for index in range(3)),
+        y,
+    ]
+    nodes = []
+    for index, (source, result) in enumerate(pairwise(values)):
+        shape = (64, 4096) if index % 2 == 0 else (4096, 64)
+        weight = gs.Constant(f"w{index}", random.standard_normal(shape, np.float32) / 64)
+        product = gs.Variable(f"p{index}", np.float32, result.shape)
+        nodes.append(gs.Node("MatMul", f"m{index}#{index}", {}, [source, weight], [product]))
+        nodes.append(gs.Node("Softmax", f"s{index}#{index + 9}", {"axis": -1}, [product], [result]))
+    return select("tensorrt").build(gs.Graph(nodes, [x], [y], opset=18), (), BuildSettings(disable_tf32=True))
+
+
+def test_engines_on_one_stream_share_activation_memory():
+    modules = [embed_engine_in_new_module(wide(seed)) for seed in (0, 1)]
+    x = torch.randn(4096, 64, device=DEVICE)
+    growth = []
+    for module in modules:
+        before = torch.cuda.memory_allocated()
+        expected = module(x)
+        growth.append(torch.cuda.memory_allocated() - before)
+    assert growth[1] < growth[0] - (32 << 20), growth
+    for _ in range(10):
+        results = [module(x) for module in modules]
+    assert torch.equal(results[1], expected)
+    assert not torch.equal(results[0], results[1])
 
 
 def test_cuda_graphs(module, eager):
@@ -146,19 +188,46 @@ def test_cuda_graphs(module, eager):
         configure(module, cuda_graphs=False)
 
 
-def test_inside_the_users_own_capture(module, eager):
-    x = torch.randn(4, 64, device=DEVICE)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.stream(stream):
-        module(x)
-    with torch.cuda.graph(graph, stream=stream):
-        y = module(x)
-    x.copy_(torch.randn(4, 64, device=DEVICE))
-    graph.replay()
+@pytest.mark.parametrize("warm_up_stream", ["default", "capture", "another"])
+def test_inside_the_users_own_capture(module, eager, warm_up_stream):
+    capture = torch.cuda.Stream()
+    warm_up = {"default": torch.cuda.default_stream(), "capture": capture, "another": torch.cuda.Stream()}[
+        warm_up_stream
+    ]
+    replays = []
+    for batch in (4, 9):
+        x = torch.randn(batch, 64, device=DEVICE)
+        with torch.cuda.stream(warm_up):
+            module(x)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=capture):
+            y = module(module(x) * 0.5)
+        replays.append((graph, x, y))
+    for _ in range(3):
+        for graph, x, y in replays:
+            module(torch.randn(16, 64, device=DEVICE))
+            x.copy_(torch.randn_like(x))
+            graph.replay()
+            torch.cuda.synchronize()
+            close(y, eager(eager(x) * 0.5))
+
+
+def test_a_capture_without_a_call_before_it_is_an_error(plan, eager):
+    module = embed_engine_in_new_module(plan)
+    x = torch.randn(13, 64, device=DEVICE)
+    module(x[:7])
     torch.cuda.synchronize()
-    close(y, eager(x))
+    with pytest.raises(RuntimeError, match="has not run these shapes yet"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        module(x)
+    close(module(x), eager(x))
+
+
+def test_torch_compile_with_cuda_graphs(module, eager):
+    compiled = torch.compile(as_module(module), mode="reduce-overhead")
+    for batch in (4, 4, 4, 4, 9, 9, 9, 4):
+        x = torch.randn(batch, 64, device=DEVICE)
+        close(compiled(x).clone(), eager(x))
 
 
 def test_saved_and_loaded_in_a_fresh_process_that_ends_cleanly(module, tmp_path):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from bridge import torch_private
 from bridge.errors import EngineError
-from bridge.runtime import Binding, RunOptions, lane
+from bridge.runtime import Binding, RunOptions, context
 from bridge.runtime.lane import Lane
 
 CPU = torch.device("cpu")
@@ -39,6 +40,10 @@ class Context:
         self.calls.append(f"profile {index}")
         self.active_optimization_profile = index
 
+    def set_device_memory(self, address, size):
+        self.calls.append(f"set_device_memory {size}")
+        self.scratch = address
+
     def set_output_allocator(self, name, allocator):
         self.allocator = allocator
 
@@ -59,26 +64,39 @@ class Context:
 
 
 class Session(SimpleNamespace):
-    """A lane knows its session weakly."""
+    """A lane knows its session weakly; contexts come one after the other."""
+
+    def create_context(self):
+        return self.contexts.pop(0), self.scratch_size
+
+    def give_away(self, key, asking):
+        found, asking.context = asking.context, None
+        return found
+
+    def keep(self, context):
+        self.kept.append(context)
 
 
 @pytest.fixture
 def make(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Event", lambda: SimpleNamespace(record=lambda stream: None))
+    monkeypatch.setattr(torch_private, "is_capturing", lambda: False)
 
-    def build(data_dependent: bool = False) -> tuple[Lane, Context]:
-        context = Context(data_dependent)
+    def build(data_dependent: bool = False, stream: int = 7) -> tuple[Lane, Context]:
+        contexts = [Context(data_dependent) for _ in range(3)]
         session = Session(
             trt=SimpleNamespace(IOutputAllocator=type("Base", (), {})),
             device=CPU,
             input_devices=[torch.device("cuda")],
             profiles=[{"x": ((1,), (2,), (4,))}, {"x": ((8,), (8,), (16,))}],
-            engine=SimpleNamespace(create_execution_context=lambda: context),
+            contexts=contexts[:],
+            scratch_size=512,
+            kept=[],
             inputs=(Binding("x", "float32", ("n",)),),
             outputs=(Binding("y", "float32", ("n",)),),
         )
         holder.append(session)
-        return Lane(session, SimpleNamespace(cuda_stream=7)), context
+        return Lane(session, SimpleNamespace(cuda_stream=stream)), contexts[0]
 
     holder: list[Session] = []
     return build
@@ -93,6 +111,7 @@ def test_nothing_is_said_twice(make):
     assert kept[0].tolist() == [2.0, 4.0]
     assert "set_input_shape" not in context.calls
     assert "set_tensor_address x" not in context.calls
+    assert "set_device_memory 512" not in context.calls
     context.calls.clear()
     assert subject.run([torch.ones(3)], PLAIN)[0].tolist() == [2.0] * 3
     assert "set_input_shape" in context.calls
@@ -120,11 +139,11 @@ def test_outputs_whose_shape_the_data_decide(make):
 
 
 def test_known_shapes_are_bounded(make, monkeypatch):
-    monkeypatch.setattr(lane, "_MOST_SHAPES", 2)
+    monkeypatch.setattr(context, "_MOST_SHAPES", 2)
     subject, _ = make()
     for size in (1, 2, 3, 4, 1):
         assert subject.run([torch.ones(size)], PLAIN)[0].tolist() == [2.0] * size
-    assert len(subject._layouts) <= 2
+    assert len(subject.context._layouts) <= 2
 
 
 def test_a_failed_run_is_an_error(make):
@@ -132,3 +151,34 @@ def test_a_failed_run_is_an_error(make):
     context.works = False
     with pytest.raises(EngineError, match="failed to run"):
         subject.run([torch.ones(2)], PLAIN)
+
+
+def test_engines_on_one_stream_share_their_scratch_memory(make):
+    (first, one), (second, other), (third, elsewhere) = make(), make(), make(stream=8)
+    for subject in (first, second, third):
+        subject.run([torch.ones(2)], PLAIN)
+    assert one.scratch == other.scratch != elsewhere.scratch
+
+
+def test_a_capture_of_the_callers_gets_a_context_of_its_own(make, monkeypatch):
+    subject, context = make()
+    subject.run([torch.ones(2)], PLAIN)
+    shared = context.scratch
+    monkeypatch.setattr(torch_private, "is_capturing", lambda: True)
+    with pytest.raises(EngineError, match="has not run these shapes yet"):
+        make(stream=9)[0].run([torch.ones(2)], PLAIN)
+    x = torch.ones(2)
+    for _ in range(2):
+        assert subject.run([x], PLAIN)[0].tolist() == [2.0] * 2
+        assert context.scratch != shared
+    monkeypatch.setattr(torch_private, "is_capturing", lambda: False)
+    context.calls.clear()
+    assert subject.run([torch.ones(3)], PLAIN)[0].tolist() == [2.0] * 3
+    assert not context.calls
+
+
+def test_addresses_that_are_new_are_told(make):
+    subject, _ = make()
+    kept = [torch.full((2,), float(value)) for value in range(5)]
+    for x in (*kept, *kept):
+        assert subject.run([x], PLAIN)[0].tolist() == (2 * x).tolist()

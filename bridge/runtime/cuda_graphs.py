@@ -1,0 +1,53 @@
+"""Engine calls as CUDA graphs: captured for one set of shapes, replayed with other values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from bridge.runtime.session import RunOptions
+from bridge.runtime.streams import SharedStream
+
+if TYPE_CHECKING:
+    from bridge.runtime.context import Context
+
+
+def why_not_captured(context: Context) -> str | None:
+    """What stands against capturing a call with the shapes that the context was told; None when nothing does."""
+    if context.waits_for_values:
+        return "the values of an input decide shapes"
+    if None in context.output_shapes:
+        return "the data decide the shape of an output"
+    return None
+
+
+class CapturedCall:
+    """A CUDA graph of one engine call, with memory of its own for inputs and outputs.
+
+    Its scratch memory is the stream's: on one stream calls and replays follow one another.
+    """
+
+    def __init__(self, context: Context, inputs: list[torch.Tensor], options: RunOptions, street: SharedStream) -> None:
+        self._context = context
+        self._inputs = [tensor.clone() for tensor in inputs]
+        self._scratch = street.scratch(context.scratch_size)
+        context.use_scratch(self._scratch)
+        side = torch.cuda.Stream(street.device)
+        side.wait_stream(street.stream)
+        beside = SharedStream(street.device, side)
+        context.tell(self._inputs, options, beside.handle)
+        with torch.cuda.stream(side):
+            # TensorRT prepares in the first run with new shapes, which cannot be captured
+            context.run(beside)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"):
+            self._outputs = context.run(beside)
+        street.stream.wait_stream(side)
+
+    def replay(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Runs on the current stream; the results are copies, as the next replay overwrites its own."""
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            mine.copy_(given)
+        self._graph.replay()
+        return [output.clone() for output in self._outputs]

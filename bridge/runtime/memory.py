@@ -1,0 +1,78 @@
+"""PyTorch's caching allocator in TensorRT's terms."""
+
+from __future__ import annotations
+
+import logging
+from types import ModuleType
+from typing import Any
+
+import torch
+
+log = logging.getLogger("bridge.runtime")
+
+
+def gpu_allocator(trt: ModuleType, device: torch.device) -> Any:
+    """Gives TensorRT device memory of PyTorch's, so that one pool serves both and its figures include engines."""
+
+    class Allocator(trt.IGpuAllocator):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.IGpuAllocator.__init__(self)
+
+        def allocate(self, size: int, alignment: int, flags: int) -> int:
+            return self.allocate_async(size, alignment, flags, 0)
+
+        def allocate_async(self, size: int, alignment: int, flags: int, stream: int) -> int:
+            try:  # PyTorch aligns to 512 bytes; TensorRT never asks for more
+                return int(torch.cuda.caching_allocator_alloc(size, device, stream))
+            except RuntimeError as error:
+                log.error("TensorRT asked for %d bytes of %s: %s", size, device, error)
+                return 0
+
+        def reallocate(self, address: int, alignment: int, new_size: int) -> int:
+            return 0  # "not supported": TensorRT then allocates anew
+
+        def deallocate(self, memory: int) -> bool:
+            # PyTorch would hand it out again at once, while kernels of an engine that is being freed may still run
+            if not torch.cuda.is_current_stream_capturing():
+                torch.cuda.synchronize(device)
+            torch.cuda.caching_allocator_delete(memory)
+            return True
+
+        def deallocate_async(self, memory: int, stream: int) -> bool:
+            return self.deallocate(memory)
+
+    return Allocator()
+
+
+def output_allocator(trt: ModuleType, device: torch.device) -> Any:
+    """Gives TensorRT memory of PyTorch's for an output whose size only its data decide."""
+
+    class Allocator(trt.IOutputAllocator):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.IOutputAllocator.__init__(self)
+            self.begin()
+
+        def begin(self) -> None:
+            """Lets go of the memory of the call before: it is the caller's."""
+            self._memory: torch.Tensor | None = None
+            self._shape: tuple[int, ...] = ()
+
+        def reallocate_output(self, tensor_name: str, memory: int, size: int, alignment: int) -> int:
+            if self._memory is None or self._memory.numel() < size:
+                self._memory = torch.empty(max(size, 1), dtype=torch.uint8, device=device)
+            return self._memory.data_ptr()
+
+        def reallocate_output_async(self, tensor_name: str, memory: int, size: int, alignment: int, stream: int) -> int:
+            return self.reallocate_output(tensor_name, memory, size, alignment)
+
+        def notify_shape(self, tensor_name: str, shape: Any) -> None:
+            self._shape = tuple(shape)
+
+        def result(self, dtype: torch.dtype) -> torch.Tensor:
+            """The output of the call that has just been enqueued."""
+            count = torch.Size(self._shape).numel()
+            if self._memory is None:
+                return torch.empty(self._shape, dtype=dtype, device=device)
+            return self._memory[: count * dtype.itemsize].view(dtype).view(self._shape)
+
+    return Allocator()
