@@ -250,5 +250,5 @@ def rules_in(name: str, known: Mapping[str, str]) -> list[str]:
 
     Names that `bridge` did not give may hold slashes of their own: of theirs, those of known rules.
     """
-    _, mark, after = name.partition("#")
+    _, mark, after = name.rpartition("+")[2].partition("#")
     return after.split("/")[2:-1:2] if mark else [part for part in name.split("/")[1:-1] if part in known]

@@ -103,12 +103,14 @@ def _lift_inputs(
 def _lift_weights(
     function: Function, program: Program, originals: Mapping[str, tp.Value], paths: Mapping[str, str]
 ) -> None:
-    """Parameters and large constants become inputs, so that their memory is not copied."""
+    """Parameters, also those that a scripted module holds as optional, and large constants become inputs: no copies."""
     lifted: dict[str, tp.Value] = {}
     for node in list(tp.walk(function.graph)):
-        if node.kind() not in ("prim::GetAttr", "prim::Constant") or node.output().type().kind() != "TensorType":
+        if node.kind() not in ("prim::GetAttr", "prim::Constant"):
             continue
         value = node.output()
+        if value.type().kind() not in ("TensorType", "OptionalType"):
+            continue
         name, tensor = f"constant_{len(function.weights)}", None
         if node.kind() == "prim::GetAttr":
             name = paths[originals[value.debugName()].debugName()]

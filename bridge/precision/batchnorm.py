@@ -15,7 +15,8 @@ def fold_batch_norms(graph: gs.Graph) -> list[str]:
     """Conv BatchNormalization -> Conv, in FP32, in the graph and its bodies; names of the folded nodes.
 
     In sixteen bits a running variance loses more than the folded weights do, and TensorRT then need not fuse the two.
-    Only where the convolution's result is used nowhere else and both have constant parameters.
+    Only where the convolution's result is used nowhere else and both have constant parameters. The convolution that
+    stands for both has both names, with a ``+`` between.
     """
     pinned = {id(tensor) for holder in _graphs(graph) for tensor in holder.outputs}
     producers = {id(tensor): node for _, node in walk(graph) for tensor in node.outputs}
@@ -63,6 +64,7 @@ def _fold(convolution: gs.Node, norm: gs.Node) -> None:
         gs.Constant(weight.name if len(weight.outputs) == 1 else f"{name}_weight", folded),
         gs.Constant(f"{name}_bias", shift),
     ]
+    convolution.name = f"{convolution.name}+{norm.name}"
     output = norm.outputs[0]
     norm.outputs.clear()
     norm.inputs.clear()
