@@ -101,7 +101,7 @@ def segments_to_build(loaded: Loaded) -> list[tuple[Translation, Profile | None,
 
 
 def _profile(shapes: dict[str, tuple[tuple[int, ...], ...]] | None) -> Profile | None:
-    return shapes and {name: (low, usual, high) for name, (low, usual, high) in shapes.items()}
+    return None if shapes is None else {name: (low, usual, high) for name, (low, usual, high) in shapes.items()}
 
 
 class _Divider:

@@ -22,6 +22,7 @@ from bridge.runtime.plan import Profile
 from bridge.runtime.session import session_device
 from bridge.translate import Translation
 
+_INTEGERS = {getattr(onnx.TensorProto, name) for name in ("BOOL", "INT8", "UINT8", "INT16", "INT32", "INT64")}
 _LOG = logging.getLogger("bridge.compare")
 
 
@@ -65,12 +66,21 @@ class EngineSide:
         for part in self.parts:
             wanted = [name for name in dict.fromkeys(names) if name.startswith(part.prefix)]
             if wanted:
-                try:
-                    found.update(part.values(wanted))
-                except BridgeError as error:
-                    self.notes.append(f"engine {part.prefix[:-1]} with its results marked: {error}")
-                    _LOG.warning("%s", self.notes[-1])
+                found.update(self._marked(part, wanted))
         return found
+
+    def _marked(self, part: _Part, wanted: list[str]) -> dict[str, Array]:
+        """Without integers where the backend does not give them as results: it may compute them on the host."""
+        floating = part.floating(wanted)
+        try:
+            return part.values(wanted)
+        except BridgeError as error:
+            told = f"engine {part.prefix[:-1]} with {len(wanted)} results marked: {error}"
+            self.notes.append(told)
+            _LOG.warning("%s", told)
+        if not 0 < len(floating) < len(wanted):
+            return {}
+        return self._marked(part, floating)
 
 
 class _Part:
@@ -92,6 +102,11 @@ class _Part:
     def _prefixed(self, step: Step) -> Step:
         inputs, outputs = (tuple(self.prefix + name for name in names) for names in (step.inputs, step.outputs))
         return Step(step.key, step.name, inputs, outputs)
+
+    def floating(self, names: Sequence[str]) -> list[str]:
+        """Those of the names whose values are not integers."""
+        types = element_types(self.model)
+        return [name for name in names if types.get(name.removeprefix(self.prefix)) not in _INTEGERS]
 
     def values(self, names: Sequence[str]) -> dict[str, Array]:
         """By prefixed names."""

@@ -225,7 +225,12 @@ def _leave_out(graph: onnx.GraphProto) -> tuple[dict[str, tuple[int, int]], list
 def onnx_step(node: onnx.NodeProto) -> Step:
     """A node of a graph's outermost block; one that stands for several, ``a+b``, gives the result of the last."""
     inputs = [*node.input, *(name for body in bodies(node) for name in _read_in(body))]
-    return Step(identity_of(node.name.rpartition("+")[2]), node.name, tuple(filter(None, inputs)), tuple(filter(None, node.output)))
+    return Step(
+        identity_of(node.name.rpartition("+")[2]),
+        node.name,
+        tuple(filter(None, inputs)),
+        tuple(filter(None, node.output)),
+    )
 
 
 def _read_in(graph: onnx.GraphProto) -> list[str]:

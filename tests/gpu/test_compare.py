@@ -1,0 +1,77 @@
+"""Comparing on TensorRT engines, layer by layer: right ones agree, planted errors are named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytest.importorskip("tensorrt")
+
+import bridge  # noqa: E402
+from rewrites import example, rule  # noqa: E402
+from tests.compare.encoders import encoder  # noqa: E402
+
+IDS = torch.randint(0, 30, (2, 7), generator=torch.Generator().manual_seed(1))
+QUICK = {"optimization_level": 1}
+
+
+@rule(name="test/softmax-too-large", matches="Softmax", examples=[example(input=(2, 3))])
+class SoftmaxTooLarge:
+    """Softmax -> Exp ReduceSum Div Mul: one percent too large, in the second layer only."""
+
+    def applies(node):
+        return node.name.startswith("layers.1/")
+
+    def rewrite(op, input):
+        grown = op.Exp(input)
+        return op.Mul(op.Div(grown, op.ReduceSum(grown, np.array([-1]), keepdims=1)), np.float32(1.01))
+
+
+def compared(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...], **settings: object) -> bridge.compare:
+    compiled = bridge.compile(model, list(inputs), backend="tensorrt", **QUICK, **settings)
+    report = bridge.compare(model, compiled, inputs, layers=True, backend="tensorrt", **QUICK, **settings)
+    print(report)
+    return report
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float16])
+def test_resnet18_agrees(precision: torch.dtype) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+    report = compared(torchvision.models.resnet18().eval(), (torch.rand(2, 3, 64, 64),), precision=precision)
+    assert report.first_divergence is None and not report.notes
+    assert report.stages == ["exported", "rewritten", "engine"]
+    assert sum("engine" in row.stages for row in report.layers) > 40
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float16])
+def test_an_encoder_agrees(precision: torch.dtype) -> None:
+    report = compared(encoder(), (IDS,), precision=precision)
+    assert report.passed and report.first_divergence is None and not report.notes
+    assert sum("engine" in row.stages for row in report.layers) > 30
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float16])
+def test_a_wrong_rule_is_named(precision: torch.dtype) -> None:
+    report = compared(encoder(), (IDS,), precision=precision, rules=[SoftmaxTooLarge])
+    if precision is torch.float16:  # one percent is within its noise
+        row = next(row for row in report.layers if row.rules[:1] == ("test/softmax-too-large",))
+    else:
+        assert report.first_divergence is not None
+        row = report.first_divergence
+        assert row.guilty_stage == "rewritten" and "test/softmax-too-large" in report.verdict
+    assert (row.origin.module_path, row.origin.operator) == ("layers.1", "aten::softmax")
+    assert row.stages["engine"].figures.relative == pytest.approx(1e-2, rel=0.2)
+
+
+def test_an_overflow_is_named() -> None:
+    model = encoder()
+    with torch.no_grad():
+        for linear in (model.layers[1].query, model.layers[1].key):
+            linear.weight *= 600
+    report = compared(model, (IDS,), precision=torch.float16)
+    first = report.first_divergence
+    assert first is not None and first.origin.module_path == "layers.1"
+    assert "engine" in first.stages and not np.isfinite(first.stages["engine"].figures.max_absolute)
