@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +86,10 @@ class Translator:
         if not refused:
             self._cast(exported.graph)
             refused = self._unbuildable(exported.graph, segment)
+            exporters_own = self._lowerable(segment, refused.keys() - exported.reasons.keys() - self.as_themselves)
+            if exporters_own:
+                self.as_themselves |= exporters_own  # a rule may know another way than the exporter's
+                return self.translate(segment)
         return Translation(exported.graph, function, inputs, outputs, refused, rewriting, counts)
 
     def translate_whole(self, function: Function, results: list[tp.Value], *, rewrite: bool) -> Translation:
@@ -185,6 +189,11 @@ class Translator:
             if culprit is not None:
                 refused[culprit] = f"{self.checker.name} refuses {refusal.op_type}: {refusal.reason}"
         return refused
+
+    def _lowerable(self, segment: Segment, identities: Set[int]) -> set[int]:
+        """Those of the segment's nodes that can be exported as themselves."""
+        named = zip(segment.identities, segment.nodes, strict=True)
+        return {i for i, node in named if i in identities and tp.schema(node) is not None and not list(node.blocks())}
 
     def _culprit(self, segment: Segment, crash: ExporterCrash) -> dict[int, str]:
         """The first node whose addition makes the exporter fail, found by halving."""

@@ -56,8 +56,9 @@ class RuleSet:
 
 
 def rules_in(module: ModuleType) -> list[Rule]:
-    """The rules that a module defines, in order; those it imports from elsewhere are left out."""
-    return [v for v in vars(module).values() if isinstance(v, Rule) and v.module == module.__name__]
+    """The rules that a module defines, alone or in lists, in order; those it imports from elsewhere are left out."""
+    found = [rule for value in vars(module).values() for rule in (value if isinstance(value, list) else [value])]
+    return [rule for rule in found if isinstance(rule, Rule) and rule.module == module.__name__]
 
 
 @lru_cache(maxsize=1)

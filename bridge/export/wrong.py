@@ -21,6 +21,7 @@ _ALWAYS = {
     "aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d",  # dynamic sizes are frozen
 }  # fmt: skip
 _ON_INTEGERS = {"aten::floor_divide", "aten::div", "aten::remainder", "aten::fmod"}  # rounds towards zero
+_SPREADS = {"aten::var", "aten::std", "aten::var_mean", "aten::std_mean"}
 _FINE_POOL = {"aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d"}
 
 
@@ -35,12 +36,23 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
     if kind in ("aten::avg_pool2d", "aten::avg_pool3d"):
         divisor = list(node.inputs())[6]  # is ignored
         return not (tp.is_constant(divisor) and tp.constant_value(divisor) is None)
+    if kind in _SPREADS:
+        return not _has_usual_correction(node)
     if kind in ("aten::any", "aten::all"):
         given = facts.known_kind(next(iter(node.inputs())))  # numbers are rounded to integers and added up
         return given is None or given.dtype is not torch.bool
     if kind in _ON_INTEGERS:
         return _integers(node, facts)
     return kind in _ALWAYS
+
+
+def _has_usual_correction(node: tp.Node) -> bool:
+    """Any other correction than 0 and 1 is rounded, and not held against the number of elements."""
+    names = [argument.name for argument in tp.arguments_of(node.schema())]
+    if "correction" not in names:
+        return True
+    given = list(node.inputs())[names.index("correction")]
+    return tp.is_constant(given) and tp.constant_value(given) in (None, 0, 1)
 
 
 def _is_global(node: tp.Node) -> bool:

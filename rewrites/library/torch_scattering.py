@@ -186,6 +186,8 @@ def _index_reduce(x: Any, dim: int, index: Any, source: Any, reduce: str, includ
         example(
             self=(3, 4), dim=0, index=tensor(2, 4, dtype="int64", high=3), src=(2, 4), reduce="mean", include_self=False
         ),
+        example(self=(3, 4, 2), dim=1, index=tensor(2, 3, 1, dtype="int64", high=4), src=(3, 4, 2), reduce="prod"),
+        example(self=(), dim=0, index=tensor(values=0, dtype="int64"), src=(), reduce="sum"),
     ],
 )
 def scatter_reduce(x, dim, index, src, reduce, *, include_self=True):
@@ -193,13 +195,21 @@ def scatter_reduce(x, dim, index, src, reduce, *, include_self=True):
 
     Source: TensorRT's ScatterElements has no reduction.
     """
-    require(x.is_floating_point() and x.dim() == 2, "floating-point matrices")
-    dim = dim % 2
-    same = index.shape[1 - dim] == x.shape[1 - dim]
-    require(bool(same), "an index that covers the other axis")
-    rows, places = x.movedim(dim, 0), index.movedim(dim, 0)
-    added = src[: index.shape[0], : index.shape[1]].movedim(dim, 0)
+    require(x.is_floating_point(), "floating-point numbers only")
+    if x.dim() == 0:
+        index, src = index.reshape(1), src.reshape(1)
+        return _scatter_reduce(x.reshape(1), 0, index, src, _reduction(reduce), include_self).reshape(())
+    return _scatter_reduce(x, dim % x.dim(), index, src, _reduction(reduce), include_self)
+
+
+def _scatter_reduce(x: Any, dim: int, index: Any, src: Any, reduce: str, include_self: bool) -> Any:
+    """What the index does not cover along the other axes gets nothing: its places are -1."""
     import torch
 
-    hit = torch.arange(rows.shape[0]).reshape(-1, 1, 1) == places.unsqueeze(0)
-    return _reduce_rows(rows, hit, added, _reduction(reduce), include_self).movedim(0, dim)
+    rows, places = x.movedim(dim, 0), index.movedim(dim, 0)
+    added = src[tuple(slice(size) for size in index.shape)].movedim(dim, 0)
+    missing = [pad for axis in range(x.dim() - 1, 0, -1) for pad in (0, rows.shape[axis] - places.shape[axis])]
+    places = torch.nn.functional.pad(places, missing, value=-1)
+    added = torch.nn.functional.pad(added, missing)
+    hit = torch.arange(rows.shape[0]).reshape([-1] + [1] * places.dim()) == places.unsqueeze(0)
+    return _reduce_rows(rows, hit, added, reduce, include_self).movedim(0, dim)

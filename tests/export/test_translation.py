@@ -1,0 +1,43 @@
+"""What torch.onnx translates wrongly, or into what TensorRT refuses, is lowered another way and runs in an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import bridge
+
+X = torch.randn(3, 6, 6, generator=torch.Generator().manual_seed(0))
+VECTORS = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
+Function = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Calling(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "x"),
+    [
+        pytest.param(lambda x: torch.var(x, None, correction=0, keepdim=True), X, id="a reduction loses its axes"),
+        pytest.param(lambda x: torch.std(x, [1], correction=1.3), X, id="a correction is rounded"),
+        pytest.param(lambda x: nn.functional.adaptive_max_pool2d(x, (2, 3)), X, id="channels are taken for a batch"),
+        pytest.param(lambda x: torch.all(x.masked_fill(x > 0, 0.5)), X, id="numbers as booleans"),
+        pytest.param(lambda x: torch.column_stack([x[:, 0], x]), VECTORS.t(), id="sequences"),
+        pytest.param(lambda x: x.sum().index_select(0, torch.tensor([0])), X, id="an index into a scalar"),
+    ],
+)
+def test_right_and_whole_in_an_engine(function: Function, x: torch.Tensor) -> None:
+    traced = torch.jit.trace(Calling(function), (x,), check_trace=False)
+    compiled = bridge.compile(traced, [x], backend="onnxruntime", require_full_compilation=True)
+    torch.testing.assert_close(compiled(x), function(x), rtol=1e-4, atol=1e-5)
