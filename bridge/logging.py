@@ -110,6 +110,18 @@ def quiet_exporter() -> Iterator[None]:
             logger.setLevel(old)
 
 
+@contextlib.contextmanager
+def silenced(name: str) -> Iterator[None]:
+    """Keeps what another package's logger says of errors that are expected, and handled."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _set_up() -> None:
     for name in ROOTS:
         logger = logging.getLogger(name)

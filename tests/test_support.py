@@ -79,13 +79,35 @@ def test_a_dry_run_as_text_data_and_page(mixed: torch.jit.ScriptModule, tmp_path
     assert not re.search(r'(src|href)="(?!#)', page), "the page loads nothing"
 
 
-def test_branches_that_the_example_did_not_run_are_told() -> None:
-    class Branch(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if bool(x.sum() > 1e9):
-                x = torch.sin(x)
-            return x + 1
+class Branch(nn.Module):
+    """The example takes neither branch: one can be derived from what came before, one needs numbers."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if bool(x[0, 0] > 1e9):
+            x = torch.sin(self.layer(x))
+        if bool(x[0, 0] < -1e9):
+            x = torch.sin(self.layer(x[x < 0].view(-1, 3)))
+        return x
+
+
+def test_branches_that_the_example_did_not_run_are_told() -> None:
     found = bridge.dryrun(torch.jit.script(Branch()), [torch.ones(2, 3)], backend="onnxruntime")
-    reasons = {item.operator: item.reason for item in found.unsupported}
-    assert "example did not run" in reasons["aten::sin"]
+    (engine,) = found.segments
+    assert engine.operators == {"aten::linear": 1, "aten::sin": 1}
+    assert "prim::If" in engine.block and "the example did not run" in engine.block
+    assert "which the example did not run" in " ".join(str(found).split())
+    reasons = {(item.operator, item.reason) for item in found.unsupported}
+    assert ("aten::linear", "it is in a branch that the example did not run") in reasons
+
+
+def test_branches_that_the_example_did_not_run_give_the_same_results() -> None:
+    torch.manual_seed(0)
+    module = torch.jit.script(Branch())
+    compiled = bridge.compile(module, [torch.ones(2, 3)], backend="onnxruntime")
+    for value in (1.0, 2e9, -2e9):
+        x = torch.full((2, 3), value)
+        torch.testing.assert_close(compiled(x), module(x))

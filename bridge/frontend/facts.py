@@ -29,17 +29,21 @@ class Varies(IntEnum):
 
 @dataclass(frozen=True)
 class Fact:
-    """How far a value's dtype and rank, its shape and its content depend on the call."""
+    """How far a value's dtype and rank, its shape, its content, and whether it is None depend on the call."""
 
     kind: Varies = Varies.NEVER
     shape: Varies = Varies.NEVER
     content: Varies = Varies.NEVER
+    presence: Varies = Varies.NEVER
 
     def __or__(self, other: Fact) -> Fact:
-        return Fact(max(self.kind, other.kind), max(self.shape, other.shape), max(self.content, other.content))
+        return Fact(
+            max(self.kind, other.kind), max(self.shape, other.shape), max(self.content, other.content),
+            max(self.presence, other.presence),
+        )  # fmt: skip
 
 
-_UNKNOWN = Fact(Varies.WITH_DATA, Varies.WITH_DATA, Varies.WITH_DATA)
+_UNKNOWN = Fact(Varies.WITH_DATA, Varies.WITH_DATA, Varies.WITH_DATA, Varies.WITH_DATA)
 _READS_SHAPE = {
     "aten::size",
     "aten::sym_size",
@@ -52,9 +56,9 @@ _READS_KIND = {
     "aten::dim", "prim::dtype", "prim::device", "prim::layout", "aten::is_floating_point", "aten::is_complex",
     "prim::is_cuda",
     "prim::requires_grad", "prim::is_nested", "aten::is_signed", "aten::is_conj", "aten::is_neg", "prim::is_sparse",
-    "prim::is_quantized", "aten::__is__", "aten::__isnot__", "prim::is_cpu", "prim::is_xpu", "prim::is_mps",
-    "prim::is_meta",
+    "prim::is_quantized", "prim::is_cpu", "prim::is_xpu", "prim::is_mps", "prim::is_meta",
 }  # fmt: skip
+_READS_PRESENCE = {"aten::__is__", "aten::__isnot__"}
 _CONTENT_SHAPES = {
     "aten::nonzero", "aten::nonzero_numpy", "aten::argwhere", "aten::unique_dim", "aten::_unique", "aten::_unique2",
     "aten::unique_consecutive", "aten::masked_select", "aten::bincount", "aten::repeat_interleave", "aten::one_hot",
@@ -144,6 +148,7 @@ class _Reasoner:
     def __init__(self, facts: Facts, graph: tp.Graph, others: Sequence[tp.Graph]) -> None:
         self.facts, self.graph, self.memory = facts, graph, Memory(graph, others)
         self.written: dict[str, Fact] = {}
+        self.common: set[str] = set()
         self.nothing = {n.output().debugName() for n in tp.walk(graph) if n.kind() == "prim::Uninitialized"}
         self.set_attributes = {
             node.s("name") for one in (graph, *others) for node in tp.walk(one) if node.kind() == "prim::SetAttr"
@@ -212,6 +217,10 @@ class _Reasoner:
         together = Fact()
         for fact in inputs:
             together = together | fact
+        if kind in _READS_PRESENCE:
+            return Fact(content=max(together.presence, together.kind))
+        if kind == "prim::unchecked_cast":
+            return replace(together, presence=Varies.NEVER)
         if kind in _READS_KIND:
             return Fact(content=max((fact.kind for fact in inputs), default=Varies.NEVER))
         if kind == "aten::len" and next(iter(node.inputs())).node().kind() in ("aten::size", "prim::ListConstruct"):
@@ -223,7 +232,12 @@ class _Reasoner:
         if kind.partition("::")[0] not in _PURE_NAMESPACES:
             return Fact(together.kind, Varies.WITH_DATA, Varies.WITH_DATA)
         random = Fact(content=Varies.WITH_DATA) if node.isNondeterministic() else Fact()
-        return self._pure(node, together) | random
+        return self._pure(node, together) | random | self._maybe_none(node, together)
+
+    def _maybe_none(self, node: tp.Node, together: Fact) -> Fact:
+        """Whether an operator gives None (a dict that is asked for a key) follows from the content of its inputs."""
+        optional = any(value.type().kind() == "OptionalType" for value in node.outputs())
+        return Fact(presence=together.content if optional else Varies.NEVER)
 
     def _static_size(self, node: tp.Node) -> bool:
         """Whether the dimensions that ``size`` reads never vary."""
@@ -285,11 +299,26 @@ class _Reasoner:
             if all(side.debugName() in self.nothing for side in sides):
                 self.nothing.add(value.debugName())
             sides = [side for side in sides if side.debugName() not in self.nothing] or sides
-            fact = self.facts.of(sides[0]) | self.facts.of(sides[-1])
-            fact = fact | Fact(shape=condition.content if len(sides) > 1 else Varies.NEVER, content=condition.content)
+            chosen = condition.content if len(sides) > 1 else Varies.NEVER
+            fact = self.facts.of(sides[0]) | self.facts.of(sides[-1]) | Fact(shape=chosen, content=condition.content)
+            if value.type().kind() == "OptionalType":
+                fact = fact | Fact(presence=chosen)
             if condition.content is not Varies.NEVER and not self._alike(sides):
                 fact = fact | Fact(kind=Varies.WITH_DATA)
+            self._keep_common(value, sides)
             self._set(value, fact)
+
+    def _keep_common(self, value: tp.Value, sides: list[tp.Value]) -> None:
+        """The dimensions of what a branch gives, when both sides give the same."""
+        name = value.debugName()
+        sizes = {self.facts.sizes(side) for side in sides if side.type().kind() != "NoneType"}
+        common = sizes.pop() if len(sizes) == 1 else None
+        if common is not None and None not in common:
+            self.facts.dims[name] = common
+            self.common.add(name)
+        elif name in self.common:
+            self.common.remove(name)
+            del self.facts.dims[name]
 
     def _taken(self, node: tp.Node) -> int | None:
         """The branch that every call takes: 0, 1, or None when that depends on the call."""
@@ -300,8 +329,8 @@ class _Reasoner:
         return (0 if value else 1) if known and self.facts.of(condition).content is Varies.NEVER else None
 
     def _alike(self, sides: list[tp.Value]) -> bool:
-        """Whether all of them are known to have one dtype and rank."""
-        tensors = [self.facts.known_kind(side) for side in sides]
+        """Whether all of them that are not None are known to have one dtype and rank."""
+        tensors = [self.facts.known_kind(side) for side in sides if side.type().kind() != "NoneType"]
         return all(
             t is not None and tensors[0] is not None and (t.dtype, t.rank) == (tensors[0].dtype, tensors[0].rank)
             for t in tensors
@@ -323,15 +352,22 @@ class _Reasoner:
                 self._set(parameter, fact)
             self.block(body)
             results = [self.facts.of(value) for value in body.outputs()]
-            update = [old | new for old, new in zip(carried, results[1:], strict=True)]
+            joined = map(self._joined, inputs[2:], list(body.outputs())[1:], parameters[1:])
+            update = [old | new | join for old, new, join in zip(carried, results[1:], joined, strict=True)]
             if update == carried:
                 break
             carried = update
         around = around | Fact(shape=results[0].content, content=results[0].content)
         for value, fact, start, end in zip(node.outputs(), carried, inputs[2:], list(body.outputs())[1:], strict=True):
-            kind = Varies.NEVER if not _is_tensor(value) or self._alike([start, end]) else Varies.WITH_DATA
-            varying = Fact(kind, max(fact.shape, around.content), Varies.WITH_DATA)
-            self._set(value, fact | varying)
+            varying = Fact(shape=max(fact.shape, around.content), content=Varies.WITH_DATA)
+            self._set(value, fact | varying | self._joined(start, end, value))
+
+    def _joined(self, start: tp.Value, end: tp.Value, value: tp.Value) -> Fact:
+        """What it makes of a loop's value that it begins as one thing and goes on as another."""
+        sides = [side for side in (start, end) if side.debugName() not in self.nothing]
+        kind = Varies.NEVER if not _is_tensor(value) or self._alike(sides) else Varies.WITH_DATA
+        changes = value.type().kind() == "OptionalType" and start.debugName() != end.debugName()
+        return Fact(kind, presence=Varies.WITH_DATA if changes else Varies.NEVER)
 
     def _keep_dims(self, parameter: tp.Value, start: tp.Value, result: tp.Value) -> None:
         """The dimensions of a loop's value that no turn was ever seen to change."""

@@ -17,7 +17,7 @@ from bridge import torch_private as tp
 from bridge.errors import SpecError
 
 _LIBRARY = torch.library.Library("bridge_observe", "DEF")
-_KINDS = {
+KINDS = {
     "Tensor": "tensor", "Optional[Tensor]": "tensor", "int": "int", "bool": "bool", "float": "float",
     "List[int]": "ints", "List[Tensor]": "tensors",
 }  # fmt: skip
@@ -50,16 +50,21 @@ class TensorSeen:
 
 @dataclass
 class Observations:
-    """What was seen of each value, by its name in the graph, in the order of the runs."""
+    """What was seen of each value, by its name in the graph, in the order of the runs.
+
+    Attributes:
+        derived: values that no run showed, and that follow from those shown.
+    """
 
     values: dict[str, list[Any]] = field(default_factory=dict)
+    derived: set[str] = field(default_factory=set)
 
     def covers(self, graph: tp.Graph) -> bool:
         """Whether every value of the graph that can be looked at has been."""
         return bool(self.values) and all(
             value.debugName() in self.values
             for value in tp.values(graph)
-            if not tp.is_constant(value) and str(value.type().annotation_str) in _KINDS
+            if not tp.is_constant(value) and str(value.type().annotation_str) in KINDS
         )
 
     def tensor(self, name: str) -> TensorSeen | None:
@@ -67,11 +72,13 @@ class Observations:
         return next((seen for seen in self.values.get(name, ()) if isinstance(seen, TensorSeen)), None)
 
     def steady(self, name: str) -> bool:
-        """Whether dtype, rank and device were the same each time."""
+        """Whether dtype, rank and device were the same each time that it was not None."""
         kinds = {
-            (s.dtype, s.rank, s.device) if isinstance(s, TensorSeen) else s is None for s in self.values.get(name, ())
+            (s.dtype, s.rank, s.device) if isinstance(s, TensorSeen) else None
+            for s in self.values.get(name, ())
+            if s is not None
         }
-        return len(kinds) == 1
+        return len(kinds) <= 1
 
     def constant(self, name: str) -> tuple[bool, Any]:
         """(True, value) when a Python number was the same each time."""
@@ -85,17 +92,18 @@ def _note(index: int, value: Any) -> None:
     _seen[index].append(value)
 
 
-def _describe(value: Any) -> Any:
+def describe(value: Any) -> Any:
+    """A value without its numbers: dtype, shape and device of tensors, also in lists; all else as it is."""
     if isinstance(value, torch.Tensor):
         return TensorSeen(value.dtype, tuple(value.shape), value.device, value.layout is torch.strided)
     if isinstance(value, (list, tuple)):
-        return [_describe(item) for item in value]
+        return [describe(item) for item in value]
     return value
 
 
 def _observer(value: Any, index: int) -> None:
     if not (isinstance(value, torch.Tensor) and value.is_meta):
-        _note(index, _describe(value))
+        _note(index, describe(value))
 
 
 for _kind, _type in _ARGUMENT.items():
@@ -104,11 +112,11 @@ for _kind, _type in _ARGUMENT.items():
     _LIBRARY.impl(_kind, _observer, "CompositeExplicitAutograd")
 
 
-def observe(module: torch.jit.ScriptModule, method: str, examples: Sequence[tuple[Any, ...]]) -> Observations:
-    """Runs ``method`` on each example (its arguments in order) and tells what every value was.
+def observe(module: torch.jit.ScriptModule, method: str, examples: Sequence[tuple[Any, ...]]) -> list[Observations]:
+    """Runs ``method`` on each example (its arguments in order) and tells what every value was, run by run.
 
     Raises:
-        SpecError: the module does not run on the first example; later ones are tried and left out.
+        SpecError: the module does not run on the first example; of later ones that fail, what they showed is kept.
     """
     state = _private_state(module, method)
     graph = tp.graph_of(module, method).copy()
@@ -117,16 +125,27 @@ def observe(module: torch.jit.ScriptModule, method: str, examples: Sequence[tupl
     _fill_uninitialized(graph)
     names = [renamed[name] for name in _instrument(graph)]
     observed = tp.function_of("observed", graph)
+    runs = []
     with _LOCK:
-        _seen[:] = [[] for _ in names]
         for position, example in enumerate(examples):
+            _seen[:] = [[] for _ in names]
             try:
                 with torch.no_grad(), torch.random.fork_rng(devices=[]), _unoptimized(False):
                     observed(state, *copy.deepcopy(example))
             except Exception as error:
                 if position == 0:
                     raise _does_not_run(error) from error
-        return Observations(dict(zip(names, list(_seen), strict=True)))
+            runs.append(Observations(dict(zip(names, list(_seen), strict=True))))
+    return runs
+
+
+def together(runs: Sequence[Observations]) -> Observations:
+    """What was seen in some run, of each value in the order of the runs; derived is what no run showed."""
+    found = Observations(derived=set.intersection(*(run.derived for run in runs)))
+    for run in runs:
+        for name, seen in run.values.items():
+            found.values.setdefault(name, []).extend(seen)
+    return found
 
 
 def _does_not_run(error: Exception) -> SpecError:
@@ -206,7 +225,7 @@ def _maybe_absent(graph: tp.Graph) -> set[str]:
 
 
 def _create(graph: tp.Graph, value: tp.Value, names: list[str], near: tp.Node) -> tp.Node | None:
-    kind = _KINDS.get(str(value.type().annotation_str))
+    kind = KINDS.get(str(value.type().annotation_str))
     if kind is None:
         return None
     index = tp.constant(graph, len(names), near)

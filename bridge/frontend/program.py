@@ -16,8 +16,9 @@ from bridge.frontend import provenance as provenance_
 from bridge.frontend import structure
 from bridge.frontend.empty import fold_empty
 from bridge.frontend.facts import Argument, Facts
-from bridge.frontend.observe import Observations, observe
+from bridge.frontend.observe import Observations, observe, together
 from bridge.frontend.provenance import TAG, Provenance
+from bridge.frontend.unseen import derive
 
 _LOG = logging.getLogger("bridge.frontend")
 _DROPOUTS = {
@@ -66,8 +67,7 @@ class Program:
 
     def observe_range(self, examples: Sequence[tuple[Any, ...]]) -> None:
         """Runs further examples, at the smallest and largest shapes, to know the range of every value's shape."""
-        seen = observe(self.module, self.method, [self.example, *examples])
-        self.facts = replace(self.facts, seen=seen)
+        self.facts = replace(self.facts, seen=_seen(self.module, self.method, [self.example, *examples]))
 
 
 def prepare(
@@ -107,7 +107,7 @@ def prepare(
     for _ in range(_ROUNDS):
         structure.lower(graph)
         if not seen.covers(graph):
-            seen = observe(frozen, method, [example])
+            seen = _seen(frozen, method, [example])
         facts = facts_.reason(graph, seen, inputs, others)
         if not facts_.fold(graph, facts, device) | fold_empty(graph, facts, device, others):
             break
@@ -115,6 +115,12 @@ def prepare(
     _spread_constants(graph, facts)
     _retag(frozen, graph, table)
     return Program(frozen, method, table, facts, example, device)
+
+
+def _seen(module: torch.jit.ScriptModule, method: str, examples: Sequence[tuple[Any, ...]]) -> Observations:
+    """What runs show, and what follows from it for branches that they did not take."""
+    graph = tp.graph_of(module, method)
+    return together([derive(module, graph, run) for run in observe(module, method, examples)])
 
 
 def _spread_constants(graph: tp.Graph, facts: Facts) -> None:
@@ -156,13 +162,15 @@ def _settle_devices(graph: tp.Graph, device: torch.device) -> None:
 
 
 def _settle_absent_parameters(module: torch.jit.ScriptModule, graph: tp.Graph) -> None:
-    """Makes parameters that are None (a bias that is not there) constants."""
+    """Makes parameters that are None (a bias that is not there) constants, unless the module ever sets them."""
+    graphs = (tp.graph_of(module, name) for name in tp.method_names(module))
+    set_ = {node.s("name") for one in graphs for node in tp.walk(one) if node.kind() == "prim::SetAttr"}
     owners: dict[str, Any] = {next(iter(graph.inputs())).debugName(): module}
     for node in list(tp.walk(graph)):
         if node.kind() != "prim::GetAttr" or node.input().debugName() not in owners:
             continue
         value = getattr(owners[node.input().debugName()], node.s("name"), None)
-        if value is None:
+        if value is None and node.s("name") not in set_:
             node.output().replaceAllUsesWith(tp.constant(graph, None, node))
         elif not isinstance(value, torch.Tensor):
             owners[node.output().debugName()] = value

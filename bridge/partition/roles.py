@@ -194,9 +194,14 @@ class Roles:
             return None
         if value.type().kind() == "TensorType":
             return self._why_not_tensor(value)
+        made = value.node()
+        if made.kind() == "prim::ListConstruct":
+            inside = (self._why_not_value(item) for item in made.inputs() if item.type().kind() == "TensorType")
+            reason = next((told for told in inside if told is not None), None)
+            if reason is not None:
+                return reason
         if self._of_tensors(value):
             return None
-        made = value.node()
         if (
             made.kind() == "prim::ListConstruct"
             and made.i(TAG) in self._roles

@@ -25,6 +25,7 @@ def as_text(found: DryRun) -> str:
             for i, s in enumerate(found.segments)
         ]
         parts.append(grid("Engines", ("", "operators", "inputs", "outputs", "weights"), rows))
+        parts += [f"engine {i} is in {s.block}" for i, s in enumerate(found.segments) if s.block != "graph"]
     if found.unsupported:
         parts += ["In PyTorch", *(f"{item}" for item in found.unsupported)]
     return to_text(*parts)
