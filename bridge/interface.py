@@ -154,8 +154,9 @@ def _require_whole(partition: Partition, loaded: Loaded) -> None:
         for node in tp.walk(program.graph)
         if partition.roles.of(node) is Role.TORCH and node.kind() not in _FREE
     }
-    if reasons:
-        raise error_of(unsupported(program, reasons, constructs=True), _WHOLE)
+    left = unsupported(program, reasons, constructs=True)
+    if left:
+        raise error_of(left, _WHOLE)
     if len(partition.segments) != 1:
         raise BridgeError(f"{_method_of(loaded)} comes to {len(partition.segments)} engines, not one", hint=_WHOLE)
     made = {value.debugName() for value in partition.segments[0].outputs}

@@ -81,15 +81,28 @@ def unsupported(program: Program, reasons: Mapping[int, str], *, constructs: boo
     schemas = {
         node.i(TAG): node.schema() for node in tp.walk(program.graph) if node.hasAttribute(TAG) and tp.has_schema(node)
     }
+    checks = _checks(program.graph)
     found = []
     for identity, reason in sorted(reasons.items()):
         origin = program.provenance[identity]
-        if origin.operator.startswith("prim::") and not constructs:
+        if identity in checks or (origin.operator.startswith("prim::") and not constructs):
             continue
         schema = schemas.get(identity, "")
         found.append(
             UnsupportedOperator(origin.operator, schema, origin.source, reason, origin.module_path, remedy(reason))
         )
+    return found
+
+
+def _checks(graph: tp.Graph) -> set[int]:
+    """Identities of branches that only raise, and of what makes their message: no result comes from them."""
+    found: set[int] = set()
+    for node in tp.walk(graph):
+        if node.kind() != "prim::If" or node.outputsSize():
+            continue
+        inside = [list(block.nodes()) for block in node.blocks()]
+        if all(not nodes or any(n.kind() == "prim::RaiseException" for n in nodes) for nodes in inside):
+            found.update(n.i(TAG) for n in (node, *inside[0], *inside[1]) if n.hasAttribute(TAG))
     return found
 
 
