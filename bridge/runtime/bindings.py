@@ -19,6 +19,7 @@ EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 
 _HARMLESS = ("has Int64 binding.",)  # bindings take the dtype that the plan says
+_said: set[str] = set()
 
 
 def bindings(name: str) -> ModuleType:
@@ -47,6 +48,15 @@ def logger(name: str) -> Any:
     return result
 
 
+def pass_on(level: int, message: str) -> None:
+    """Gives a message of TensorRT to the logger ``bridge.tensorrt``; what was said before goes to its debug level."""
+    if message in _said or message.endswith(_HARMLESS):
+        level = logging.DEBUG
+    elif level >= logging.WARNING:
+        _said.add(message)
+    log.log(level, "%s", message)
+
+
 def _levels(trt: ModuleType) -> dict[Any, int]:
     severities = trt.ILogger.Severity
     return {
@@ -62,11 +72,10 @@ def _logger_class(trt: ModuleType) -> type[Any]:
     levels = _levels(trt)
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-        """Passes messages to the logger ``bridge.tensorrt``; one that was said before goes to its debug level."""
+        """Passes messages to the logger ``bridge.tensorrt``."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self._said: set[str] = set()
             self._listeners: dict[int, list[str]] = {}
 
         def log(self, severity: Any, message: str) -> None:
@@ -75,11 +84,7 @@ def _logger_class(trt: ModuleType) -> type[Any]:
                 for heard in list(self._listeners.values()):
                     heard.append(message)
                 level = logging.INFO if self._listeners else level  # whoever listens raises it
-            if message in self._said or message.endswith(_HARMLESS):
-                level = logging.DEBUG
-            elif level >= logging.WARNING:
-                self._said.add(message)
-            log.log(level, "%s", message)
+            pass_on(level, message)
 
         @contextmanager
         def errors(self) -> Iterator[list[str]]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from bridge.errors import EngineError
+from bridge.runtime import native
 from bridge.runtime.checks import check_devices, check_inputs
 from bridge.runtime.dtypes import dtype_of
 from bridge.runtime.plan import Plan
@@ -138,6 +139,7 @@ def set_options(plan: torch.Tensor, options: Mapping[str, Any]) -> None:
     with calls.lock:
         calls.options = {**calls.options, **options}
         calls.table = ("", {})
+    native.set_options(plan, options)
 
 
 def _fake(inputs: list[torch.Tensor], plan: torch.Tensor, signature: str) -> list[torch.Tensor]:
@@ -160,13 +162,15 @@ def _fake(inputs: list[torch.Tensor], plan: torch.Tensor, signature: str) -> lis
 
 
 def _register() -> torch.library.Library:
+    """The operator; where the library in C++ has defined it, what that leaves to Python, under another name."""
+    name = "execute_engine_in_python" if native.load() else "execute_engine"
     library = torch.library.Library("bridge", "DEF")
-    library.define(SCHEMA)
+    library.define(SCHEMA.replace("execute_engine", name))
     for key in ("CPU", "CUDA"):
-        library.impl("execute_engine", execute_engine, key)
+        library.impl(name, execute_engine, key)
     # engines are not differentiable: past the autograd layer, so that outputs never ask for a gradient
     past = torch.library.fallthrough_kernel
-    library.impl("execute_engine", past, "Autograd")
+    library.impl(name, past, "Autograd")
     torch.library.register_fake("bridge::execute_engine", _fake, lib=library)
     return library
 

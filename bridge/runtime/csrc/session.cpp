@@ -1,0 +1,222 @@
+#include "session.h"
+
+#include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+
+#include <cstdlib>
+#include <map>
+
+#include "error.h"
+#include "tensorrt.h"
+#include "text.h"
+
+namespace bridge {
+
+namespace {
+
+// Never destroyed: static objects that use it may outlive those that are.
+struct Registry {
+  std::mutex mutex;
+  std::map<std::pair<std::string, c10::DeviceIndex>, std::weak_ptr<Session>> sessions;
+};
+
+Registry& registry() {
+  static auto* const instance = new Registry;
+  return *instance;
+}
+
+// Before CUDA shuts down: an engine that is freed after it ends the process with an error.
+void close_all() {
+  std::vector<std::shared_ptr<Session>> alive;
+  {
+    const std::lock_guard<std::mutex> lock(registry().mutex);
+    for (const auto& [key, session] : registry().sessions) {
+      alive.push_back(session.lock());
+    }
+  }
+  for (const auto& session : alive) {
+    if (session != nullptr) {
+      session->close();
+    }
+  }
+}
+
+void close_at_exit() {
+  static const int registered = std::atexit(close_all); // CUDA is up by now: this runs before its own
+  (void)registered;
+}
+
+void check_gpu(const Plan& plan, at::Device device) {
+  if (!device.is_cuda() || c10::cuda::device_count() == 0) {
+    fail(
+        "a TensorRT engine runs on an NVIDIA GPU, not on " + device.str(),
+        c10::cuda::device_count() == 0 ? "there is no GPU" : "",
+        "move the inputs to the GPU, or compile with backend=\"onnxruntime\"");
+  }
+  const cudaDeviceProp& here = *at::cuda::getDeviceProperties(device.index());
+  const std::string capability = std::to_string(here.major) + "." + std::to_string(here.minor);
+  if (!plan.capability.empty() && plan.capability != capability && !plan.hardware_compatible) {
+    fail(
+        "this engine was built for " + plan.device_name + " (compute capability " + plan.capability + "); " +
+            device.str() + " is a " + here.name + " (" + capability + ")",
+        {},
+        "compile on this machine, or with hardware_compatible=True");
+  }
+}
+
+at::DimVector sizes_of(const nvinfer1::Dims& dims) {
+  return dims.nbDims < 0 ? at::DimVector() : at::DimVector(dims.d, dims.d + dims.nbDims);
+}
+
+std::string tuple_text(at::IntArrayRef sizes) {
+  const std::string inside = join(sizes, ", ", [](int64_t size) { return std::to_string(size); });
+  return "(" + inside + (sizes.size() == 1 ? ",)" : ")");
+}
+
+} // namespace
+
+std::shared_ptr<Session> Session::load(const Plan& plan, at::Device device) {
+  check_gpu(plan, device);
+  // one at a time: an engine that several threads ask for at once is loaded once
+  static auto* const loading = new std::mutex;
+  const std::lock_guard<std::mutex> one(*loading);
+  const auto key = std::make_pair(plan.digest, device.index());
+  {
+    const std::lock_guard<std::mutex> lock(registry().mutex);
+    if (auto session = registry().sessions[key].lock()) {
+      return session;
+    }
+  }
+  const c10::cuda::CUDAGuard guard(device);
+  auto session = std::make_shared<Session>(plan, device);
+  close_at_exit();
+  const std::lock_guard<std::mutex> lock(registry().mutex);
+  auto& sessions = registry().sessions;
+  for (auto item = sessions.begin(); item != sessions.end();) {
+    item = item->second.expired() ? sessions.erase(item) : std::next(item);
+  }
+  sessions[key] = session;
+  return session;
+}
+
+Session::Session(const Plan& plan, at::Device device)
+    : inputs(plan.inputs), outputs(plan.outputs), device(device), runtime_(make_runtime()) {
+  if (plan.version_compatible) {
+    runtime_->setEngineHostCodeAllowed(true);
+  }
+  const std::string_view bytes = plan.section("engine");
+  const ErrorsHeard errors;
+  engine_.reset(runtime_->deserializeCudaEngine(bytes.data(), bytes.size()));
+  if (engine_ == nullptr) {
+    fail(
+        "TensorRT " + tensorrt_version() + " could not load this engine, built with " + plan.version,
+        errors.text(),
+        "compile again with the version that is installed");
+  }
+  const auto place = [&](const Binding& binding) {
+    const bool on_host = engine_->getTensorLocation(binding.name.c_str()) == nvinfer1::TensorLocation::kHOST;
+    return on_host ? at::Device(at::kCPU) : device;
+  };
+  for (const Binding& binding : inputs) {
+    input_devices.push_back(place(binding));
+    host_inputs |= input_devices.back().is_cpu();
+  }
+  for (const Binding& binding : outputs) {
+    output_devices.push_back(place(binding));
+  }
+  for (int32_t index = 0; index < engine_->getNbOptimizationProfiles(); ++index) {
+    auto& limits = profiles_.emplace_back();
+    for (const Binding& binding : inputs) {
+      const auto shape = [&](nvinfer1::OptProfileSelector which) {
+        return sizes_of(engine_->getProfileShape(binding.name.c_str(), index, which));
+      };
+      using nvinfer1::OptProfileSelector;
+      limits.push_back({shape(OptProfileSelector::kMIN), shape(OptProfileSelector::kOPT), shape(OptProfileSelector::kMAX)});
+    }
+  }
+}
+
+Session::~Session() {
+  close();
+}
+
+void Session::close() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (engine_ == nullptr) {
+    return;
+  }
+  const c10::cuda::CUDAGuard guard(device);
+  for (auto& [stream, lane] : lanes_) {
+    lane->close();
+  }
+  engine_.reset();
+  runtime_.reset();
+}
+
+std::vector<at::Tensor> Session::run(const Shapes& shapes, at::TensorList tensors) {
+  if (c10::cuda::current_device() == device.index()) {
+    return lane().run(shapes, tensors);
+  }
+  const c10::cuda::CUDAGuard guard(device);
+  return lane().run(shapes, tensors);
+}
+
+// The lane of the current stream.
+Lane& Session::lane() {
+  const auto stream = c10::cuda::getCurrentCUDAStream(device.index());
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (engine_ == nullptr) {
+    fail("this engine was closed");
+  }
+  auto& lane = lanes_[stream.stream()];
+  if (lane == nullptr) {
+    lane = std::make_unique<Lane>(*this, stream);
+  }
+  return *lane;
+}
+
+int32_t Session::choose_profile(const Shapes& shapes) const {
+  const auto fits = [&](const Limits& limits, const at::DimVector& sizes) {
+    if (limits.min.size() != sizes.size()) {
+      return false;
+    }
+    for (size_t axis = 0; axis < sizes.size(); ++axis) {
+      if (sizes[axis] < limits.min[axis] || sizes[axis] > limits.max[axis]) {
+        return false;
+      }
+    }
+    return true;
+  };
+  for (size_t index = 0; index < profiles_.size(); ++index) {
+    bool all = !shapes.profile.has_value() || *shapes.profile == static_cast<int64_t>(index);
+    for (size_t input = 0; all && input < inputs.size(); ++input) {
+      all = fits(profiles_[index][input], shapes.sizes[input]);
+    }
+    if (all) {
+      return static_cast<int32_t>(index);
+    }
+  }
+  std::string got;
+  for (size_t input = 0; input < inputs.size(); ++input) {
+    got += (input == 0 ? "" : ", ") + inputs[input].name + "=" + tuple_text(shapes.sizes[input]);
+  }
+  const std::string which = shapes.profile.has_value()
+      ? "profile " + std::to_string(*shapes.profile) + " does not exist or does not fit: no profile"
+      : "no profile";
+  fail(which + " of this engine fits " + got, "its profiles (min, opt, max): " + profiles_text());
+}
+
+std::string Session::profiles_text() const {
+  return "[" + join(profiles_, ", ", [&](const std::vector<Limits>& profile) {
+    std::string inside;
+    for (size_t input = 0; input < inputs.size(); ++input) {
+      const Limits& limits = profile[input];
+      inside += (input == 0 ? "" : ", ") + quoted(inputs[input].name) + ": (" + tuple_text(limits.min) + ", " +
+          tuple_text(limits.opt) + ", " + tuple_text(limits.max) + ")";
+    }
+    return "{" + inside + "}";
+  }) + "]";
+}
+
+} // namespace bridge

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <NvInferRuntime.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "lane.h"
+#include "plan.h"
+#include "signature.h"
+
+namespace bridge {
+
+// A loaded engine; safe to call from several threads at once.
+class Session {
+ public:
+  // The session of this plan on this device: loaded once however many hold it, and freed with the last.
+  // Throws for another kind of GPU, another version of TensorRT, or a failure that TensorRT explains.
+  static std::shared_ptr<Session> load(const Plan& plan, at::Device device);
+
+  Session(const Plan& plan, at::Device device);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // Inputs are contiguous, on `input_devices` and of the engine's dtypes, in the order of `inputs`. Gives new tensors in
+  // the order of `outputs`, on `output_devices`.
+  std::vector<at::Tensor> run(const Shapes& shapes, at::TensorList tensors);
+
+  // The first profile that these shapes fit, or the one asked for. Throws when there is none.
+  int32_t choose_profile(const Shapes& shapes) const;
+
+  // Frees contexts, engine and runtime, in this order, once the work is done.
+  void close();
+
+  nvinfer1::ICudaEngine& engine() {
+    return *engine_;
+  }
+
+  const std::vector<Binding> inputs, outputs;
+  const at::Device device;
+  std::vector<at::Device> input_devices; // the CPU for one from whose values shapes are computed
+  std::vector<at::Device> output_devices;
+  bool host_inputs = false;
+
+ private:
+  struct Limits {
+    at::DimVector min, opt, max;
+  };
+
+  Lane& lane();
+  std::string profiles_text() const;
+
+  std::unique_ptr<nvinfer1::IRuntime> runtime_;
+  std::unique_ptr<nvinfer1::ICudaEngine> engine_;
+  std::vector<std::vector<Limits>> profiles_; // profile, then input
+  std::unordered_map<cudaStream_t, std::unique_ptr<Lane>> lanes_;
+  std::mutex mutex_;
+};
+
+} // namespace bridge

@@ -1,0 +1,244 @@
+#include "tensorrt.h"
+
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAGraphsC10Utils.h>
+#include <c10/util/Exception.h>
+#include <dlfcn.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <optional>
+#include <set>
+
+#include "error.h"
+
+namespace bridge {
+
+namespace {
+
+#define BRIDGE_TEXT_(value) #value
+#define BRIDGE_TEXT(value) BRIDGE_TEXT_(value)
+constexpr const char* kLibrary = "libnvinfer.so." BRIDGE_TEXT(NV_TENSORRT_MAJOR);
+constexpr const char* kPlugins = "libnvinfer_plugin.so." BRIDGE_TEXT(NV_TENSORRT_MAJOR);
+
+thread_local ErrorsHeard* heard = nullptr;
+thread_local StreamOrdered* ordered = nullptr;
+
+std::atomic<LogSink> log_sink{nullptr};
+
+class Logger final : public nvinfer1::ILogger {
+ public:
+  void log(Severity severity, const char* message) noexcept override {
+    if (severity <= Severity::kERROR && heard != nullptr) {
+      heard->add(message);
+    }
+    if (LogSink sink = log_sink.load()) {
+      sink(static_cast<int>(severity), message);
+    } else if (severity <= Severity::kWARNING && is_new(message)) {
+      std::fprintf(stderr, "[bridge] TensorRT: %s\n", message);
+    }
+  }
+
+ private:
+  bool is_new(const char* message) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    constexpr size_t kMostSaid = 1000;
+    return said_.size() < kMostSaid && said_.insert(message).second;
+  }
+
+  std::mutex mutex_;
+  std::set<std::string> said_;
+};
+
+// TensorRT keeps the first logger for the whole process: it is never destroyed.
+Logger& logger() {
+  static auto* const instance = new Logger;
+  return *instance;
+}
+
+// TensorRT's memory from PyTorch's pool: what PyTorch has cached is free for TensorRT too, and what TensorRT has is counted.
+class Allocator final : public nvinfer1::IGpuAllocator {
+ public:
+  void* allocate(uint64_t size, uint64_t alignment, nvinfer1::AllocatorFlags flags) noexcept override {
+    return allocateAsync(size, alignment, flags, nullptr);
+  }
+
+  void* allocateAsync(uint64_t size, uint64_t, nvinfer1::AllocatorFlags, cudaStream_t stream) noexcept override {
+    if (size == 0) {
+      return nullptr;
+    }
+    try {
+      void* memory = c10::cuda::CUDACachingAllocator::raw_alloc_with_stream(size, stream);
+      if (ordered != nullptr && ordered->covers(stream)) {
+        ordered->add(memory);
+      } else {
+        settle(stream);
+      }
+      return memory;
+    } catch (const std::exception& error) {
+      logger().log(nvinfer1::ILogger::Severity::kERROR, error.what());
+      return nullptr;
+    }
+  }
+
+  bool deallocate(void* memory) noexcept override {
+    return deallocateAsync(memory, nullptr);
+  }
+
+  bool deallocateAsync(void* memory, cudaStream_t stream) noexcept override {
+    if (memory != nullptr) {
+      if (ordered == nullptr || !ordered->remove(memory)) {
+        settle(stream);
+      }
+      c10::cuda::CUDACachingAllocator::raw_delete(memory);
+    }
+    return true;
+  }
+
+ private:
+  // The pool gives and takes memory in the order of one stream. Where TensorRT uses it otherwise, queued work is waited for.
+  static void settle(cudaStream_t stream) {
+    if (c10::cuda::currentStreamCaptureStatusMayInitCtx() == c10::cuda::CaptureStatus::None) {
+      (void)cudaStreamSynchronize(stream);
+    }
+  }
+};
+
+Allocator& allocator() {
+  static auto* const instance = new Allocator;
+  return *instance;
+}
+
+std::mutex& library_mutex() {
+  static auto* const instance = new std::mutex;
+  return *instance;
+}
+
+std::string& library_path() {
+  static auto* const instance = new std::string;
+  return *instance;
+}
+
+struct Library {
+  void* (*create_runtime)(void*, int32_t);
+  int32_t (*version)();
+};
+
+void* open_library(const std::string& name) {
+  return dlopen(name.c_str(), RTLD_LAZY | RTLD_GLOBAL);
+}
+
+// Beside the library that is open, where the system looks, or nowhere: engines without plugins run without it.
+void open_plugins(const std::string& beside) {
+  const auto slash = beside.rfind('/');
+  void* opened = slash == std::string::npos ? nullptr : open_library(beside.substr(0, slash + 1) + kPlugins);
+  if (opened == nullptr) {
+    opened = open_library(kPlugins);
+  }
+  if (opened == nullptr) {
+    return;
+  }
+  using Init = bool (*)(void*, const char*);
+  if (auto init = reinterpret_cast<Init>(dlsym(opened, "initLibNvInferPlugins"))) {
+    init(&logger(), "");
+  }
+}
+
+const Library& library() {
+  static std::optional<Library> opened;
+  const std::lock_guard<std::mutex> lock(library_mutex());
+  if (opened.has_value()) {
+    return *opened;
+  }
+  const char* from_environment = std::getenv("BRIDGE_TENSORRT_LIBRARY");
+  const std::string first = from_environment != nullptr ? from_environment : library_path();
+  void* handle = first.empty() ? nullptr : open_library(first);
+  const std::string why_not_first = first.empty() || handle != nullptr ? "" : std::string(dlerror()) + "\n";
+  if (handle == nullptr) {
+    handle = open_library(kLibrary);
+  }
+  if (handle == nullptr) {
+    fail(
+        "TensorRT's library is not found",
+        why_not_first + dlerror(),
+        std::string("put the directory of ") + kLibrary +
+            " into LD_LIBRARY_PATH, or its path into BRIDGE_TENSORRT_LIBRARY");
+  }
+  const Library found{
+      reinterpret_cast<void* (*)(void*, int32_t)>(dlsym(handle, "createInferRuntime_INTERNAL")),
+      reinterpret_cast<int32_t (*)()>(dlsym(handle, "getInferLibVersion"))};
+  if (found.create_runtime == nullptr || found.version == nullptr) {
+    fail(std::string(kLibrary) + " is no TensorRT: it does not have createInferRuntime_INTERNAL");
+  }
+  open_plugins(first);
+  opened = found;
+  return *opened;
+}
+
+} // namespace
+
+ErrorsHeard::ErrorsHeard() : outer_(heard) {
+  heard = this;
+}
+
+ErrorsHeard::~ErrorsHeard() {
+  heard = outer_;
+}
+
+std::string ErrorsHeard::text() const {
+  std::string result;
+  for (const std::string& message : messages_) {
+    result += (result.empty() ? "" : "\n") + message;
+  }
+  return result;
+}
+
+void ErrorsHeard::add(const char* message) {
+  messages_.emplace_back(message);
+}
+
+StreamOrdered::StreamOrdered(cudaStream_t stream) : stream_(stream) {
+  ordered = this;
+}
+
+StreamOrdered::~StreamOrdered() {
+  ordered = nullptr;
+}
+
+void StreamOrdered::add(void* memory) {
+  blocks_.push_back(memory);
+}
+
+bool StreamOrdered::remove(void* memory) {
+  return std::erase(blocks_, memory) > 0;
+}
+
+void set_log_sink(LogSink sink) {
+  log_sink = sink;
+}
+
+void set_tensorrt_library(const std::string& path) {
+  const std::lock_guard<std::mutex> lock(library_mutex());
+  library_path() = path;
+}
+
+std::string tensorrt_version() {
+  // 10.6.0 is 100600 since TensorRT 10, 8601 was 8.6.1
+  const int32_t number = library().version();
+  return std::to_string(number / 10000) + "." + std::to_string(number / 100 % 100) + "." + std::to_string(number % 100);
+}
+
+std::unique_ptr<nvinfer1::IRuntime> make_runtime() {
+  const ErrorsHeard errors;
+  std::unique_ptr<nvinfer1::IRuntime> runtime(
+      static_cast<nvinfer1::IRuntime*>(library().create_runtime(&logger(), NV_TENSORRT_VERSION)));
+  if (runtime == nullptr) {
+    fail("TensorRT could not start", errors.text());
+  }
+  runtime->setGpuAllocator(&allocator());
+  return runtime;
+}
+
+} // namespace bridge

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <NvInferRuntime.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace bridge {
+
+// TensorRT's library is opened when the first engine is loaded, so that a process without one can load this library.
+
+// A new runtime over PyTorch's memory. Throws when TensorRT's library cannot be opened; says where it was looked for.
+std::unique_ptr<nvinfer1::IRuntime> make_runtime();
+
+// The version of the library that is open: "10.6.0".
+std::string tensorrt_version();
+
+// Sets where the library is looked for first: the path of libnvinfer.so.<major>.
+void set_tensorrt_library(const std::string& path);
+
+// TensorRT's messages go to `sink` (severity as in nvinfer1::ILogger: 1 an error, 2 a warning), or, when it is null, its
+// warnings and errors to stderr. The sink may be called from any thread.
+using LogSink = void (*)(int severity, const char* message);
+void set_log_sink(LogSink sink);
+
+// What TensorRT says of errors on this thread for as long as it lives.
+class ErrorsHeard {
+ public:
+  ErrorsHeard();
+  ~ErrorsHeard();
+  ErrorsHeard(const ErrorsHeard&) = delete;
+  ErrorsHeard& operator=(const ErrorsHeard&) = delete;
+
+  std::string text() const; // a line each
+  void add(const char* message);
+
+ private:
+  std::vector<std::string> messages_;
+  ErrorsHeard* outer_;
+};
+
+// For as long as it lives, what TensorRT asks for and gives back on this thread for `stream` is used on that stream only.
+class StreamOrdered {
+ public:
+  explicit StreamOrdered(cudaStream_t stream);
+  ~StreamOrdered();
+  StreamOrdered(const StreamOrdered&) = delete;
+  StreamOrdered& operator=(const StreamOrdered&) = delete;
+
+  bool covers(cudaStream_t stream) const {
+    return stream == stream_;
+  }
+  void add(void* memory);
+  bool remove(void* memory); // whether it was added
+
+ private:
+  cudaStream_t stream_;
+  std::vector<void*> blocks_;
+};
+
+} // namespace bridge
