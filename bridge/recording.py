@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bridge.partition.stitch import Call
     from bridge.translate import Translation
 
+_DERIVED = ", which the example did not run: dtypes and shapes are derived"
 _LEFT_OUT = ("inputs", "kwarg_inputs", "progress", "argument_names", "cache_dir", "timing_cache")
 """Fields that say nothing about the result, or where the user keeps files."""
 
@@ -65,12 +66,20 @@ def _dtype(node: gs.Node) -> str:
 
 
 def bodies_of(program: Program) -> list[tuple[tp.Block, str]]:
-    """Every body of an If or a Loop, with where that stands in the user's code."""
+    """Every body of an If or a Loop, with where that stands in the user's code, and whether the example ran it."""
     return [
-        (block, f"a body of {program.provenance[node.i(TAG)]}")
+        (block, f"a body of {program.provenance[node.i(TAG)]}{_DERIVED if _is_derived(block, program) else ''}")
         for node in tp.walk(program.graph)
         for block in node.blocks()
     ]
+
+
+def _is_derived(block: tp.Block, program: Program) -> bool:
+    """Whether no run showed the body: what is known of its values follows from those before it."""
+    seen = program.facts.seen
+    names = [value.debugName() for node in block.nodes() for value in node.outputs()]
+    known = [name for name in names if seen.values.get(name)]
+    return bool(known) and all(name in seen.derived for name in known)
 
 
 def place_of(segment: Segment, bodies: list[tuple[tp.Block, str]]) -> str:

@@ -87,9 +87,9 @@ class Branch(nn.Module):
         self.layer = nn.Linear(3, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if bool(x[0, 0] > 1e9):
+        if bool(x[0, 0] > 10):
             x = torch.sin(self.layer(x))
-        if bool(x[0, 0] < -1e9):
+        if bool(x[0, 0] < -10):
             x = torch.sin(self.layer(x[x < 0].view(-1, 3)))
         return x
 
@@ -108,6 +108,6 @@ def test_branches_that_the_example_did_not_run_give_the_same_results() -> None:
     torch.manual_seed(0)
     module = torch.jit.script(Branch())
     compiled = bridge.compile(module, [torch.ones(2, 3)], backend="onnxruntime")
-    for value in (1.0, 2e9, -2e9):
+    for value in (1.0, 20.0, -20.0):
         x = torch.full((2, 3), value)
         torch.testing.assert_close(compiled(x), module(x))
