@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bridge import logging
     from bridge.compare import ComparisonReport, compare
     from bridge.compile import compile
+    from bridge.debug import debug
     from bridge.errors import (
         BridgeError,
         BuildError,
@@ -36,6 +37,7 @@ _ERRORS = ("BridgeError", "BuildError", "EngineError", "ExportError", "SpecError
 _HOMES = {
     "compile": "bridge.compile",
     **dict.fromkeys(("ComparisonReport", "compare"), "bridge.compare"),
+    "debug": "bridge.debug",
     **dict.fromkeys(("CompileSpec", "Constant", "Device", "Input"), "bridge.spec"),
     "inspect": "bridge.runtime.inspection",
     **dict.fromkeys(("convert_method_to_trt_engine", "to_onnx"), "bridge.interface"),
@@ -63,6 +65,7 @@ __all__ = [
     "compile",
     "configure",
     "convert_method_to_trt_engine",
+    "debug",
     "dryrun",
     "embed_engine_in_new_module",
     "inspect",

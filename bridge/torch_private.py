@@ -297,6 +297,13 @@ def has_rank(value: Value) -> bool:
     return type_.kind() == "TensorType" and type_.dim() is not None and type_.dtype() is not None
 
 
+def made_sizes(value: Value) -> tuple[int | None, ...] | None:
+    """The dimensions that ONNX's shape inference gave a value, None for those not known; None where it gave no rank."""
+    type_ = value.type()
+    sizes = type_.symbolic_sizes() if type_.kind() == "TensorType" and type_.dim() is not None else None
+    return tuple(size if size >= 0 else None for size in sizes) if sizes is not None else None
+
+
 # Graphs from scratch -------------------------------------------------------------------------------------------------
 
 
@@ -375,6 +382,14 @@ def insert_call(
     unpack = graph.create("prim::ListUnpack", [call.output()], results)
     unpack.insertAfter(call)
     return list(unpack.outputs())
+
+
+def append_tuple(graph: Graph, values: Sequence[Value]) -> Value:
+    """A tuple of values, made at the end of the graph."""
+    made = graph.create("prim::TupleConstruct", list(values), 1)
+    made.output().setType(_C.TupleType([value.type() for value in values]))
+    graph.appendNode(made)
+    return made.output()
 
 
 def insert_list(graph: Graph, tensors: Sequence[Value], before: Node) -> Value:

@@ -41,6 +41,7 @@ def make_app() -> typer.Typer:
     from bridge.cli.check import check_module
     from bridge.cli.compare import compare_files
     from bridge.cli.compile import compile_module
+    from bridge.cli.debug import debug_module
     from bridge.cli.engine import build_engine
     from bridge.cli.inspect import inspect_file
     from bridge.cli.run import run_module
@@ -53,6 +54,7 @@ def make_app() -> typer.Typer:
         ("check", check_module),
         ("run", run_module),
         ("compare", compare_files),
+        ("debug", debug_module),
         ("inspect", inspect_file),
     ):
         app.command(name, no_args_is_help=True)(command)

@@ -46,7 +46,7 @@ def run_module(
 
     module = load_module(model)
     place = torch.device(device or _home(module))
-    args, kwargs = _arguments(module, inputs or (), load, seed)
+    args, kwargs = arguments_of(module, inputs or (), load, seed)
     args, kwargs = _moved(args, place), _moved(kwargs, place)
     with torch.no_grad():
         result = _called(module.to(place), args, kwargs)
@@ -68,7 +68,8 @@ def _home(module: Any) -> str:
     return "cuda" if kinds & {"tensorrt", "tensorrt_rtx"} else "cpu"
 
 
-def _arguments(module: Any, inputs: Sequence[str], load: Path | None, seed: int) -> tuple[Any, dict[str, Any]]:
+def arguments_of(module: Any, inputs: Sequence[str], load: Path | None, seed: int) -> tuple[Any, dict[str, Any]]:
+    """(args, kwargs) of one call: from a file, else random, in the shapes given or known."""
     from bridge.cli.arguments import described, spec_inputs
     from bridge.cli.files import argument_names, load_values
     from bridge.spec import CompileSpec
