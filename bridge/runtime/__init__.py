@@ -2,6 +2,7 @@
 
 from bridge.runtime.inspection import EngineInspection, Inspection, inspect
 from bridge.runtime.module import as_module, configure, embed_engine_in_new_module, plan_signature
+from bridge.runtime.native import implementation
 from bridge.runtime.op import execute_engine
 from bridge.runtime.plan import Binding, Plan, PlanHeader, Profile
 from bridge.runtime.session import RunOptions, Session, load
@@ -24,6 +25,7 @@ __all__ = [
     "configure",
     "embed_engine_in_new_module",
     "execute_engine",
+    "implementation",
     "inspect",
     "load",
     "plan_signature",

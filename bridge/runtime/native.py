@@ -114,10 +114,12 @@ def _tensorrt_library(version: str) -> Path | None:
     return None
 
 
-@_Sink
-def _sink(severity: int, message: bytes) -> None:
+def _pass_on(severity: int, message: bytes) -> None:
     level = _LEVELS[severity] if 0 <= severity < len(_LEVELS) else logging.DEBUG
     pass_on(level, message.decode(errors="replace"))
+
+
+_sink = _Sink(_pass_on)  # kept: the library calls it for as long as the process runs
 
 
 def set_options(plan: torch.Tensor, options: Mapping[str, Any]) -> None:
