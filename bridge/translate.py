@@ -156,12 +156,7 @@ class Translator:
                 tensor.dtype = onnx.helper.tensor_dtype_to_np_dtype(getattr(onnx.TensorProto, _ONNX[seen.dtype]))
 
     def _rewrite(self, graph: gs.Graph) -> rewrites.Report:
-        rules: Any = rewrites.default_rules()
-        if self.spec.rules:
-            rules = rules + list(self.spec.rules)
-        for name in self.spec.disabled_rules:
-            rules = rules.without(name)
-        return rewrites.rewrite(graph, target=target_of(self.spec), rules=rules).report
+        return rewrites.rewrite(graph, target=target_of(self.spec), rules=rules_of(self.spec)).report
 
     def _left_over(self, graph: gs.Graph, reasons: Mapping[int, str], rewriting: rewrites.Report) -> dict[int, str]:
         told = {identity_of(refusal.node): f"{refusal.rule}: {refusal.reason}" for refusal in rewriting.refused}
@@ -224,6 +219,14 @@ _ONNX = {
     torch.int64: "INT64", torch.int32: "INT32", torch.int16: "INT16", torch.int8: "INT8", torch.uint8: "UINT8",
     torch.bool: "BOOL",
 }  # fmt: skip
+
+
+def rules_of(spec: CompileSpec) -> rewrites.RuleSet:
+    """The library's rules, those of other packages and the spec's own, without those that it turns off."""
+    rules = rewrites.default_rules()
+    if spec.rules:
+        rules = rules + list(spec.rules)
+    return rules.without(*spec.disabled_rules)
 
 
 def target_of(spec: CompileSpec) -> str:

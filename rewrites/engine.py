@@ -38,7 +38,9 @@ class RewriteResult(Generic[M]):
     report: Report
 
 
-def rewrite(model: M, *, target: str = "tensorrt", rules: Iterable[Rule] | None = None) -> RewriteResult[M]:
+def rewrite(
+    model: M, *, target: str = "tensorrt", rules: Iterable[Rule] | None = None, limit: int | None = None
+) -> RewriteResult[M]:
     """Turn a model that the target refuses into one that it takes.
 
     Args:
@@ -46,6 +48,8 @@ def rewrite(model: M, *, target: str = "tensorrt", rules: Iterable[Rule] | None 
         target: "tensorrt", "tensorrt_rtx" or "onnxruntime", with a version as "tensorrt==10.6" if not the installed
             one; "any" applies every rule.
         rules: the rules to apply, `default_rules()` when left out.
+        limit: stop after so many applications (those of one graph pass count as one): the model is
+            whole, but may hold what the target refuses. For finding the application that went wrong by halving.
 
     Raises:
         RewriteError: when a rule raises, loops, or would break the graph; it names the rule, and `.model` is the model
@@ -59,7 +63,7 @@ def rewrite(model: M, *, target: str = "tensorrt", rules: Iterable[Rule] | None 
     else:
         graph = models.load(model, wanted, report.notes)
     rule_set = rules if isinstance(rules, RuleSet) else default_rules() if rules is None else RuleSet(rules)
-    engine = Engine(graph, wanted, rule_set, report)
+    engine = Engine(graph, wanted, rule_set, report, limit)
     try:
         engine.run()
     except RewriteError as error:
@@ -97,10 +101,13 @@ class Engine:
         target: rules that it does not need are left out.
         rules: tried in their order at every node; the first that fires wins.
         report: gets what happens.
+        limit: after how many applications to stop.
     """
 
-    def __init__(self, graph: gs.Graph, target: Target, rules: RuleSet, report: Report) -> None:
-        self.editor, self.target, self.report = Editor(graph), target, report
+    def __init__(
+        self, graph: gs.Graph, target: Target, rules: RuleSet, report: Report, limit: int | None = None
+    ) -> None:
+        self.editor, self.target, self.report, self.limit = Editor(graph), target, report, limit
         fitting = [r for r in rules if target.needs(r.needed_by) and r.opsets[0] <= self.editor.opset <= r.opsets[1]]
         self.passes = [r for r in fitting if isinstance(r, GraphPass)]
         self._index: dict[tuple[str, str], list[NodeRule]] = {}
@@ -125,7 +132,8 @@ class Engine:
             self._run_rules(deque(self.editor.nodes()))
             if len(self.report.fired) == before:
                 for graph_pass in self.passes:
-                    self._run_pass(graph_pass)
+                    if not self._spent():
+                        self._run_pass(graph_pass)
             if len(self.report.fired) == before:
                 break
         else:
@@ -134,10 +142,13 @@ class Engine:
         self.report.refused = list(self._refused.values())
 
     def _run_rules(self, work: deque[gs.Node]) -> None:
-        while work:
+        while work and not self._spent():
             node = work.popleft()
             if self._index and self.editor.is_live(node):
                 work.extend(self._visit(node))
+
+    def _spent(self) -> bool:
+        return self.limit is not None and len(self.report.fired) >= self.limit
 
     def _rules_for(self, node: gs.Node) -> list[NodeRule]:
         domain = "" if node.domain in (None, "ai.onnx") else str(node.domain)

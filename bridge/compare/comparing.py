@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bridge.compare import bisecting
 from bridge.compare.inputs import input_sets
 from bridge.compare.layers import compare_layers
 from bridge.compare.outputs import OutputRow, Tolerance, compare_outputs, feed_of, quiet_polygraphy
 from bridge.compare.results import ComparisonReport
 from bridge.compare.runners import Contender
-from bridge.compare.tracing import comparable_of
+from bridge.compare.tracing import NOISE, comparable_of
 
 
 def compare(
@@ -24,6 +25,7 @@ def compare(
     atol: Tolerance = None,
     spec: Any = None,
     save_inputs: str | Path | None = None,
+    bisect: str | Path | None = None,
     **settings: Any,
 ) -> ComparisonReport:
     """Runs two of the same on the same inputs, and tells whether and where they differ.
@@ -42,6 +44,8 @@ def compare(
         atol: absolute tolerance, likewise; by default ``rtol`` times the root mean square of the reference's output.
             An element is right when it is within either tolerance.
         spec, settings: as for `bridge.compile`, for ``layers``.
+        bisect: a folder: also look for the rule, the cast or the part of an engine that first changes the numbers, by
+            halving, and write there the smallest ONNX model that shows it, with its values and a script.
         save_inputs: writes the inputs to this file, in Polygraphy's JSON.
 
     Raises:
@@ -54,17 +58,25 @@ def compare(
         _save([feed_of(left, right, one) for one in sets], Path(save_inputs))
     rows = [row for i, one in enumerate(sets) for row in compare_outputs(left, right, one, i, rtol, atol)]
     found, noise, notes = [], 0.0, []
-    if layers:
+    if layers or bisect is not None:
         worst = max(rows, key=_badness).inputs
         named = () if isinstance(layers, bool) else tuple(layers)
         graphs = comparable_of(left, right, sets[worst], spec, settings, named)
         found, noise = compare_layers(graphs), graphs.noise
         notes = graphs.notes
-    return ComparisonReport(left.label, right.label, rows, found, noise, notes)
+    report = ComparisonReport(left.label, right.label, rows, found, noise, notes)
+    if bisect is not None:
+        report.bisection = bisecting.bisect(graphs, found, report.passed, Path(bisect), _bound(rows))
+    return report
 
 
 def _badness(row: OutputRow) -> float:
     return row.figures.relative if row.figures is not None else float("inf")
+
+
+def _bound(rows: list[OutputRow]) -> float:
+    """The relative error above which outputs count as wrong when they are bisected: the loosest relative tolerance."""
+    return max((row.rtol for row in rows), default=0.0) or max(NOISE.values())
 
 
 def _save(feeds: list[dict[str, Any]], path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx
 import onnx_graphsurgeon as gs
@@ -41,16 +41,16 @@ class EngineSide:
         self.notes: list[str] = []
         self.steps: list[Step] = []
         self.results: list[str] = []
-        self.parts: list[_Part] = []
+        self.parts: list[Part] = []
         self._given: dict[Key, Collection[str]] = {}
         for translation, profile, settings in segments_to_build(loaded):
-            part = _Part(f"{len(self.parts)}:", translation, profile, settings, backend)
+            part = Part(f"{len(self.parts)}:", translation, profile, settings, backend)
             values = reference.kept(part.sources)
             if all(name in values for name in part.sources):
                 part.feeds = [values[name] for name in part.sources]
                 self._add(part)
 
-    def _add(self, part: _Part) -> None:
+    def _add(self, part: Part) -> None:
         self.parts.append(part)
         self.steps += part.steps
         self.results += part.results
@@ -69,7 +69,7 @@ class EngineSide:
                 found.update(self._marked(part, wanted))
         return found
 
-    def _marked(self, part: _Part, wanted: list[str]) -> dict[str, Array]:
+    def _marked(self, part: Part, wanted: list[str]) -> dict[str, Array]:
         """Without integers where the backend does not give them as results: it may compute them on the host."""
         floating = part.floating(wanted)
         try:
@@ -83,8 +83,13 @@ class EngineSide:
         return self._marked(part, floating)
 
 
-class _Part:
-    """One segment; its tensors go by a prefix, since two segments may use one name."""
+class Part:
+    """One segment; its tensors go by a prefix, since two segments may use one name.
+
+    Attributes:
+        sources: the reference's values that are its inputs.
+        feeds: their arrays.
+    """
 
     def __init__(
         self, prefix: str, translation: Translation, profile: Profile | None, settings: BuildSettings, backend: Backend
@@ -95,7 +100,7 @@ class _Part:
         self.names = translation.input_names
         self.sources = [value.debugName() for value in translation.function.inputs]
         self.feeds: list[Array] = []
-        self.model, _ = detached(translation)
+        self.model, self.weights = detached(translation)
         self.steps = [self._prefixed(onnx_step(node)) for node in self.model.graph.node]
         self.results = [prefix + tensor.name for tensor in self.graph.outputs]
 
@@ -111,19 +116,33 @@ class _Part:
     def values(self, names: Sequence[str]) -> dict[str, Array]:
         """By prefixed names."""
         wanted = [name.removeprefix(self.prefix) for name in names]
+        feeds = self.feeds_by_name()
+        profile = self.profile or {name: (array.shape,) * 3 for name, array in feeds.items()}
         with _Marked(self.graph, self.model, wanted):
-            plan = self.backend.build(self.graph, [self.profile or self._static()], self.settings)
-        device = session_device(self.backend.name, [])
-        kinds = {binding.name: dtype_of(binding.dtype) for binding in plan.header.inputs}
-        given = dict(zip(self.names, self.feeds, strict=True))
-        module = embed_engine_in_new_module(plan)
-        outputs = module(*(as_tensor(given[name]).to(device, kind) for name, kind in kinds.items()))
-        results = outputs if isinstance(outputs, tuple) else (outputs,)
-        made = {b.name: result for b, result in zip(plan.header.outputs, results, strict=True)}
-        return {self.prefix + name: as_numpy(made[name]) for name in wanted if name in made}
+            made = run_engine(self.backend, self.graph, profile, self.settings, feeds)
+        return {self.prefix + name: made[name] for name in wanted if name in made}
 
-    def _static(self) -> Profile:
-        return {name: (array.shape,) * 3 for name, array in zip(self.names, self.feeds, strict=True)}
+    def feeds_by_name(self) -> dict[str, Array]:
+        """The inputs by their names in the graph."""
+        return dict(zip(self.names, self.feeds, strict=True))
+
+
+def run_engine(
+    backend: Backend, graph: gs.Graph, profile: Profile, settings: BuildSettings, feeds: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Builds an engine and runs it once.
+
+    Raises:
+        BridgeError: it cannot be built or run here.
+    """
+    plan = backend.build(graph, [profile], settings)
+    device = session_device(backend.name, [])
+    kinds = {binding.name: dtype_of(binding.dtype) for binding in plan.header.inputs}
+    outputs = embed_engine_in_new_module(plan)(
+        *(as_tensor(feeds[name]).to(device, kind) for name, kind in kinds.items())
+    )
+    results = outputs if isinstance(outputs, tuple) else (outputs,)
+    return {b.name: as_numpy(result) for b, result in zip(plan.header.outputs, results, strict=True)}
 
 
 class _Marked:

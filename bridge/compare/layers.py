@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bridge.compare.arrays import Array
 from bridge.compare.figures import Figures, figures_of
 from bridge.compare.sides import Key, Step, leaving
 from bridge.frontend.provenance import Origin
+
+if TYPE_CHECKING:
+    from bridge.compare.tracing import Traced
 
 BATCH_BYTES = 256 << 20
 _JUMP = 10.0
@@ -72,6 +75,7 @@ class LayerRow:
 
     Attributes:
         order: position in the order of execution.
+        key: what it is matched by: the identity of the TorchScript node, or the name of a tensor.
         origin: operator, module path and type, source line.
         nodes: the ONNX nodes that stand for it in the last stage.
         rules: rewrite rules that made them.
@@ -80,6 +84,7 @@ class LayerRow:
     """
 
     order: int
+    key: Key
     origin: Origin
     nodes: tuple[str, ...]
     rules: tuple[str, ...]
@@ -134,6 +139,7 @@ class Comparable:
         size: bytes of one of the reference's values.
         batch: most bytes of values that are kept at a time.
         notes: what could not be compared, and why.
+        traced: the program that the graphs were made from; None where they were given.
     """
 
     reference: Side
@@ -143,6 +149,7 @@ class Comparable:
     size: Callable[[str], int] = lambda name: 0
     batch: int = BATCH_BYTES
     notes: list[str] = field(default_factory=list)
+    traced: Traced | None = None
 
     @property
     def noise(self) -> float:
@@ -230,7 +237,9 @@ def _rows(what: Comparable, measured: Mapping[Key, _Measured]) -> list[LayerRow]
             made = tuple(nodes.get(step.key, []))
             rules = dict.fromkeys(what.known.get(name, name) for node in made for name in rules_in(node, what.known))
             origin = what.origin_of(step.key)
-            rows.append(LayerRow(len(rows), origin, made, tuple(rules), found.shape, found.dtype, stages, judged))
+            rows.append(
+                LayerRow(len(rows), step.key, origin, made, tuple(rules), found.shape, found.dtype, stages, judged)
+            )
     return rows
 
 

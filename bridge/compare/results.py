@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bridge.compare.bisecting import Bisection
 from bridge.compare.layers import LayerRow
 from bridge.compare.outputs import OutputRow
 
@@ -52,6 +53,7 @@ class ComparisonReport:
     layers: list[LayerRow] = field(default_factory=list)
     noise: float = 0.0
     notes: list[str] = field(default_factory=list)
+    bisection: Bisection | None = None
     versions: dict[str, str] = field(default_factory=versions)
 
     @property
@@ -76,7 +78,8 @@ class ComparisonReport:
         sets = len({row.inputs for row in self.outputs})
         counted = f"{len(self.outputs)} output{'s' * (len(self.outputs) != 1)}, {sets} set{'s' * (sets != 1)} of inputs"
         first = f"{len(failed)} of {counted}: {failure(failed[0])}." if failed else f"The outputs agree ({counted})."
-        return " ".join(filter(None, [first, self._blame()]))
+        found = str(self.bisection) if self.bisection and (failed or self.first_divergence) else ""
+        return " ".join(filter(None, [first, self._blame(), found]))
 
     def _blame(self) -> str:
         row = self.first_divergence
@@ -113,6 +116,7 @@ class ComparisonReport:
                 "first_divergence": self.first_divergence.order if self.first_divergence else None,
                 "noise": self.noise,
                 "notes": self.notes,
+                "bisection": asdict(self.bisection) if self.bisection else None,
                 "versions": self.versions,
             }
         )
@@ -151,4 +155,6 @@ def _plain(value: Any) -> Any:
         return {key: _plain(child) for key, child in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(child) for child in value]
+    if isinstance(value, Path):
+        return str(value)
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

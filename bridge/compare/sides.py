@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import onnxruntime as ort
 import torch
 from polygraphy.backend.base import BaseRunner
-from polygraphy.backend.onnx import ModifyOutputs
+from polygraphy.backend.onnx import ExtractSubgraph, ModifyOutputs
 from polygraphy.backend.onnxrt import OnnxrtRunner
+from polygraphy.common import TensorMetadata
 
 from bridge import torch_private as tp
 from bridge.backends.bfloat16 import emulate_bfloat16
@@ -173,6 +175,24 @@ class OnnxSide:
                 found = runner.infer(self._feeds(marked), check_inputs=False)
         return {name.removesuffix(WIDE): array for name, array in found.items()}
 
+    def cut(self, inside: Sequence[Step], result: str) -> tuple[onnx.ModelProto, dict[str, Array]]:
+        """These nodes by themselves as a model that ONNX Runtime runs, with the values that go into it."""
+        made = {output for step in inside for output in step.outputs}
+        variables = {output for step in self.steps for output in step.outputs} | set(self.inputs)
+        read = dict.fromkeys(name for step in inside for name in step.inputs)
+        given = [name for name in read if name in variables and name not in made]
+        values = {**self.feeds, **self.values([*given, result])}
+        arrays = {name: values[name] for name in given}
+        whole = onnx.ModelProto()
+        whole.CopyFrom(self.model)
+        with quiet_polygraphy():
+            part = ExtractSubgraph(
+                with_weights(whole, dict(self.weights)), metadata(arrays), metadata({result: values[result]})
+            )()
+        emulate_bfloat16(part)
+        widen_edges(part)
+        return part, arrays
+
     def _runner(self, marked: onnx.ModelProto) -> BaseRunner:
         if self.evaluator == "reference":
             return ReferenceRunner(with_weights(marked, dict(self.weights)), self.label)
@@ -197,6 +217,24 @@ class OnnxSide:
             return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class but this
             raise BridgeError(f"ONNX Runtime does not take {self.label}", why=str(error)) from error
+
+
+def copied(graph: gs.Graph) -> gs.Graph:
+    """A copy that shares the weights. graphsurgeon's own pins the types of constants, so that they could not change."""
+    copy_ = graph.copy()
+    for scope in (copy_, *copy_.subgraphs(recursive=True)):
+        for tensor in scope.tensors().values():
+            if isinstance(tensor, gs.Constant) and tensor.export_dtype == tensor.dtype:
+                tensor.export_dtype = None
+    return copy_
+
+
+def metadata(arrays: Mapping[str, Array]) -> TensorMetadata:
+    """Names, dtypes and shapes in Polygraphy's terms."""
+    found = TensorMetadata()
+    for name, array in arrays.items():
+        found.add(name, array.dtype, array.shape)
+    return found
 
 
 def _ort_value(array: Array, kind: int) -> ort.OrtValue:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -25,6 +26,7 @@ from bridge.frontend.load import Loaded, _on, load
 from bridge.frontend.provenance import METADATA, Origin, Provenance
 from bridge.interface import detached, translate_whole
 from bridge.spec import CompileSpec
+from bridge.translate import Translation
 
 NOISE = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
 """Up to which relative error two right results may lie apart, by the precision that they are computed in."""
@@ -72,8 +74,23 @@ def comparable_of(
     batch = _ENGINE_BATCH if any(stage.name == "engine" for stage in found) else BATCH_BYTES
     known = _rule_names(wanted.rules)
     return Comparable(
-        torch_side, found, lambda key: table[int(key)], known, torch_side.size, batch=batch, notes=making.notes
+        torch_side,
+        found,
+        lambda key: table[int(key)],
+        known,
+        torch_side.size,
+        batch,
+        making.notes,
+        Traced(loaded, torch_side),
     )
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A program that was taken through the street, and the run that it is compared with."""
+
+    loaded: Loaded
+    torch_side: TorchSide
 
 
 class _Stages:
@@ -168,12 +185,21 @@ def _arguments(loaded: Loaded, inputs: InputSet) -> tuple[Any, ...]:
 def _translated(loaded: Loaded, reference: TorchSide, *, rewrite: bool) -> tuple[OnnxSide, dict[str, str]]:
     """The whole method as ONNX with its inputs, and which value of the reference each input is."""
     translation = translate_whole(loaded, rewrite=rewrite)
+    side = side_of(translation, reference, "the rewritten ONNX" if rewrite else "the exported ONNX")
+    return side, _sources(translation)
+
+
+def side_of(translation: Translation, reference: TorchSide, label: str) -> OnnxSide:
+    """A translated method with the very inputs that the reference has."""
+    side = OnnxSide(label, *detached(translation))
+    _feed(side, reference, _sources(translation))
+    return side
+
+
+def _sources(translation: Translation) -> dict[str, str]:
     assert translation.function is not None
-    side = OnnxSide("the rewritten ONNX" if rewrite else "the exported ONNX", *detached(translation))
     names = [value.debugName() for value in translation.function.inputs]
-    sources = dict(zip(translation.input_names, names, strict=True))
-    _feed(side, reference, sources)
-    return side, sources
+    return dict(zip(translation.input_names, names, strict=True))
 
 
 def _feed(side: OnnxSide, reference: TorchSide, sources: dict[str, str]) -> None:

@@ -3,29 +3,14 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 import torch
 
 import bridge
 from bridge.compare import compare
-from rewrites import example, rule
 from tests.compare.encoders import Encoder, encoder
-
-IDS = torch.randint(0, 30, (2, 7), generator=torch.Generator().manual_seed(1))
-
-
-@rule(name="test/softmax-too-large", matches="Softmax", examples=[example(input=(2, 3))])
-class SoftmaxTooLarge:
-    """Softmax -> Exp ReduceSum Div Mul: one percent too large, in the second layer only."""
-
-    def applies(node):
-        return node.name.startswith("layers.1/")
-
-    def rewrite(op, input):
-        grown = op.Exp(input)
-        return op.Mul(op.Div(grown, op.ReduceSum(grown, np.array([-1]), keepdims=1)), np.float32(1.01))
+from tests.compare.planted import IDS, SoftmaxTooLarge
 
 
 @pytest.fixture(scope="module")

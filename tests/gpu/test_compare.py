@@ -10,23 +10,10 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 pytest.importorskip("tensorrt")
 
 import bridge  # noqa: E402
-from rewrites import example, rule  # noqa: E402
 from tests.compare.encoders import encoder  # noqa: E402
+from tests.compare.planted import IDS, SoftmaxTooLarge  # noqa: E402
 
-IDS = torch.randint(0, 30, (2, 7), generator=torch.Generator().manual_seed(1))
 QUICK = {"optimization_level": 1}
-
-
-@rule(name="test/softmax-too-large", matches="Softmax", examples=[example(input=(2, 3))])
-class SoftmaxTooLarge:
-    """Softmax -> Exp ReduceSum Div Mul: one percent too large, in the second layer only."""
-
-    def applies(node):
-        return node.name.startswith("layers.1/")
-
-    def rewrite(op, input):
-        grown = op.Exp(input)
-        return op.Mul(op.Div(grown, op.ReduceSum(grown, np.array([-1]), keepdims=1)), np.float32(1.01))
 
 
 def compared(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...], **settings: object) -> bridge.compare:
