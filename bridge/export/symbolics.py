@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -64,7 +64,10 @@ class Symbolics:
             self.reasons[original_identity(identity)] = "the exporter's translation gives wrong numbers"
             return self._itself(arguments, original, inputs)
         try:
-            return symbolic()
+            made = symbolic()
+            if original is not None and tp.schema(original) is not None:
+                self._check_shapes(made, original)
+            return made
         except Exception as error:
             if original is None or tp.schema(original) is None:
                 raise
@@ -72,6 +75,17 @@ class Symbolics:
             self.reasons[original_identity(identity)] = message[0] if message else type(error).__name__
             _LOG.debug("%s has no translation to ONNX: %s", original.kind(), error)
             return self._itself(arguments, original, inputs)
+
+    def _check_shapes(self, result: Any, original: tp.Node) -> None:
+        """Raises ValueError when a translation gives another shape than PyTorch."""
+        values = result if isinstance(result, (list, tuple)) else [result]
+        for value, output in zip(values, original.outputs(), strict=False):
+            sizes = self.facts.sizes(output) if output.type().kind() == "TensorType" else None
+            if sizes is None or not tp.is_value(value) or value.type().kind() != "TensorType":
+                continue
+            made = tp.made_sizes(value)
+            if made is not None and not _agree(made, sizes):
+                raise ValueError(f"the exporter's translation gives the shape {made}, not {sizes}")
 
     def _itself(self, arguments: tuple[Any, ...], original: tp.Node, inputs: Any) -> Any:
         """A node that stands for the operator, with its schema and all of its arguments."""
@@ -127,6 +141,11 @@ class Symbolics:
                 continue
             if not tp.has_rank(value):
                 value.setType(tp.tensor_type(tensor.dtype, sizes))
+
+
+def _agree(made: Sequence[int | None], sizes: Sequence[int | None]) -> bool:
+    """Whether two shapes may be the same."""
+    return len(made) == len(sizes) and all(None in pair or pair[0] == pair[1] for pair in zip(made, sizes, strict=True))
 
 
 def original_identity(identity: int | None) -> int:

@@ -5,6 +5,9 @@ Each of these operators is exported as itself, for a rule of our own to lower or
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from bridge import torch_private as tp
@@ -19,8 +22,10 @@ _ALWAYS = {
     "aten::pairwise_distance",  # a vector's distance keeps an axis
     "aten::clamp_max", "aten::clamp_min",  # a tensor as the bound ends the export
     "aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d",  # dynamic sizes are frozen
+    "aten::floor_divide",  # rounds towards zero
 }  # fmt: skip
-_ON_INTEGERS = {"aten::floor_divide", "aten::div", "aten::remainder", "aten::fmod"}  # rounds towards zero
+_ON_INTEGERS = {"aten::div", "aten::remainder", "aten::fmod"}  # rounds towards zero
+_VARIANCES = {"aten::var", "aten::std", "aten::var_mean", "aten::std_mean"}
 _SPREADS = {"aten::var", "aten::std", "aten::var_mean", "aten::std_mean"}
 _FINE_POOL = {"aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d"}
 
@@ -41,9 +46,35 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
     if kind in ("aten::any", "aten::all"):
         given = facts.known_kind(next(iter(node.inputs())))  # numbers are rounded to integers and added up
         return given is None or given.dtype is not torch.bool
+    if kind == "aten::cumsum":
+        given = facts.known_kind(next(iter(node.inputs())))  # only int64 and floating point keep their type
+        return given is None or not (given.dtype.is_floating_point or given.dtype is torch.int64)
     if kind in _ON_INTEGERS:
         return _integers(node, facts)
+    if kind in _VARIANCES:  # is made an integer; more than there are elements gives negative numbers
+        return not _is_usual_variance(node)
+    if kind == "aten::logit":  # bounds that cross are applied in another order
+        return not _known(list(node.inputs())[1], lambda eps: eps is None or eps <= 0.5)
+    if kind == "aten::pad":  # negative ones, which crop
+        pads, mode = list(node.inputs())[1:3]
+        return not _known(mode, lambda text: text == "constant") and not _known(pads, lambda sizes: min(sizes) >= 0)
     return kind in _ALWAYS
+
+
+def _known(value: tp.Value, holds: Callable[[Any], bool]) -> bool:
+    """Whether a value is a constant of which something holds; also a list of such."""
+    if tp.is_constant(value):
+        return holds(tp.constant_value(value))
+    items = list(value.node().inputs()) if value.node().kind() == "prim::ListConstruct" else []
+    return bool(items) and all(map(tp.is_constant, items)) and holds([tp.constant_value(item) for item in items])
+
+
+def _is_usual_variance(node: tp.Node) -> bool:
+    """Whether its correction is 0 or 1, if it says any."""
+    schema = tp.schema(node)
+    assert schema is not None
+    named = {a.name: value for a, value in zip(schema.arguments, node.inputs(), strict=False)}
+    return "correction" not in named or _known(named["correction"], lambda number: number in (None, 0, 1))
 
 
 def _has_usual_correction(node: tp.Node) -> bool:

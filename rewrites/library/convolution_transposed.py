@@ -81,7 +81,26 @@ class ConvTransposeDilationToZeros:
         for axis, dilation in enumerate(node.given["dilations"], 2):
             kernel = spread(op, kernel, axis, dilation)
         kept = {k: v for k, v in node.given.items() if k not in ("dilations", "kernel_shape")}
+        kernel, kept = without_output_padding(op, kernel, kept)
         return op.ConvTranspose(x, kernel, *bias, **kept)
+
+
+def without_output_padding(op, kernel, given):
+    """What is added to the output is padded less; beyond the padding it is what zeros at the kernel's end give.
+
+    Without dilation the padding of the output must be less than the stride (the ONNX specification of ConvTranspose).
+    """
+    extra, axes = list(given.get("output_padding", ())), kernel.rank - 2
+    if all(e < s for e, s in zip(extra, given.get("strides", [1] * axes), strict=False)):
+        return kernel, given
+    pads = list(given.get("pads", [0] * 2 * axes))
+    taken = [min(e, p) for e, p in zip(extra, pads[axes:], strict=True)]
+    longer = [e - t for e, t in zip(extra, taken, strict=True)]
+    if any(longer):
+        kernel = op.Pad(kernel, [0] * (kernel.rank + 2) + longer)
+    less = [p - t for p, t in zip(pads[axes:], taken, strict=True)]
+    kept = {k: v for k, v in given.items() if k != "output_padding"}
+    return kernel, {**kept, "pads": [*pads[:axes], *less]}
 
 
 def spread(op, kernel, axis, dilation):

@@ -15,6 +15,30 @@ _NEEDED = {"tensorrt": "all versions"}
 
 
 @rule(
+    name="onnx/stft-of-a-plain-signal",
+    matches="STFT",
+    needed_by={"any": "all versions"},
+    opsets=(17, 10**6),
+    priority=-2,
+    examples=[
+        example(signal=(1, 40), frame_step=np.array(4), frame_length=np.array(8), onesided=1, _builds=False),
+        example(signal=("n", 40), frame_step=np.array(4), frame_length=np.array(8), onesided=0, _builds=False),
+    ],
+)
+class StftOfPlainSignal:
+    """STFT -> Unsqueeze STFT: the last axis, which says that the signal is real, is there.
+
+    Source: the ONNX specification of STFT asks for it; torch.onnx leaves it out.
+    """
+
+    def applies(signal):
+        return signal.rank == 2
+
+    def rewrite(op, node, signal):
+        return op.STFT(op.Unsqueeze(signal, [2]), *node.inputs[1:], **node.given)
+
+
+@rule(
     name="onnx/stft-to-conv",
     matches="STFT",
     needed_by=_NEEDED,
