@@ -112,10 +112,9 @@ def propagate_shapes(graph: Graph) -> None:
         return  # what is derived so far stands
 
 
-def known_sizes(value: Value) -> tuple[int | None, ...]:
-    """The dimensions in a tensor value's type; None for those that are not known."""
-    sizes = value.type().symbolic_sizes()
-    return tuple(size if size >= 0 else None for size in sizes) if sizes is not None else ()
+def symbolic_sizes(value: Value) -> tuple[int, ...]:
+    """The dimensions in a tensor value's type: negative for those not known, equal for those known to be equal."""
+    return tuple(value.type().symbolic_sizes() or ())
 
 
 def inline(graph: Graph) -> None:

@@ -16,7 +16,7 @@ import torch
 from bridge import torch_private as tp
 from bridge.frontend.alias import Memory
 from bridge.frontend.observe import Observations, TensorSeen
-from bridge.frontend.shapes import propagated
+from bridge.frontend.shapes import Symbols, dims_of, propagated
 
 
 class Varies(IntEnum):
@@ -79,6 +79,7 @@ class Facts:
     seen: Observations
     varies: dict[str, Fact] = field(default_factory=dict)
     dims: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
+    symbols: dict[str, Symbols] = field(default_factory=dict)
 
     def of(self, value: tp.Value) -> Fact:
         return self.varies.get(value.debugName(), _UNKNOWN)
@@ -139,7 +140,8 @@ def reason(graph: tp.Graph, seen: Observations, inputs: list[Argument], others: 
     reasoner = _Reasoner(facts, graph, others)
     reasoner.run()
     if any(fact.shape is not Varies.NEVER for fact in facts.varies.values()):
-        facts.dims.update(propagated(graph, facts))
+        facts.symbols = propagated(graph, facts)
+        facts.dims.update({name: dims_of(symbols) for name, symbols in facts.symbols.items()})
         reasoner.run()
     return facts
 
@@ -300,13 +302,19 @@ class _Reasoner:
                 self.nothing.add(value.debugName())
             sides = [side for side in sides if side.debugName() not in self.nothing] or sides
             chosen = condition.content if len(sides) > 1 else Varies.NEVER
-            fact = self.facts.of(sides[0]) | self.facts.of(sides[-1]) | Fact(shape=chosen, content=condition.content)
+            shape = Varies.NEVER if self._same_shape(*sides) else chosen
+            fact = self.facts.of(sides[0]) | self.facts.of(sides[-1]) | Fact(shape=shape, content=condition.content)
             if value.type().kind() == "OptionalType":
                 fact = fact | Fact(presence=chosen)
             if condition.content is not Varies.NEVER and not self._alike(sides):
                 fact = fact | Fact(kind=Varies.WITH_DATA)
             self._keep_common(value, sides)
             self._set(value, fact)
+
+    def _same_shape(self, *values: tp.Value) -> bool:
+        """Whether tensors are proven to have one shape in every call."""
+        symbols = {self.facts.symbols.get(value.debugName()) for value in values}
+        return len(symbols) == 1 and None not in symbols
 
     def _keep_common(self, value: tp.Value, sides: list[tp.Value]) -> None:
         """The dimensions of what a branch gives, when both sides give the same."""
@@ -358,8 +366,11 @@ class _Reasoner:
                 break
             carried = update
         around = around | Fact(shape=results[0].content, content=results[0].content)
-        for value, fact, start, end in zip(node.outputs(), carried, inputs[2:], list(body.outputs())[1:], strict=True):
-            varying = Fact(shape=max(fact.shape, around.content), content=Varies.WITH_DATA)
+        for value, fact, start, end, parameter in zip(
+            node.outputs(), carried, inputs[2:], list(body.outputs())[1:], parameters[1:], strict=True
+        ):
+            turns = Varies.NEVER if self._same_shape(parameter, end) else around.content
+            varying = Fact(shape=max(fact.shape, turns), content=Varies.WITH_DATA)
             self._set(value, fact | varying | self._joined(start, end, value))
 
     def _joined(self, start: tp.Value, end: tp.Value, value: tp.Value) -> Fact:
@@ -388,7 +399,8 @@ class _Reasoner:
             return Fact()
         seen = [s for value in (parameter, result) for s in self.facts.seen.values.get(value.debugName(), ())]
         shapes = {s.shape for s in seen if isinstance(s, TensorSeen)}
-        return Fact(shape=Varies.NEVER if len(shapes) == 1 else Varies.WITH_DATA, content=Varies.WITH_DATA)
+        steady = len(shapes) == 1 or self._same_shape(parameter, result)
+        return Fact(shape=Varies.NEVER if steady else Varies.WITH_DATA, content=Varies.WITH_DATA)
 
 
 def _sizing(node: tp.Node) -> list[tp.Value]:

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from bridge.frontend.facts import Facts
 
 Dims = tuple["int | None", ...]
+Symbols = tuple[int, ...]
+"""A tensor's dimensions; negative numbers stand for unknown ones, equal numbers for equal dimensions."""
 
 
-def propagated(graph: tp.Graph, facts: Facts) -> dict[str, Dims]:
-    """The dimensions of tensors by the names of their values, None for each that is not known."""
+def propagated(graph: tp.Graph, facts: Facts) -> dict[str, Symbols]:
+    """The dimensions of tensors by the names of their values."""
     found = _propagate(zip(tp.values(graph), tp.values(copied := graph.copy()), strict=True), copied, facts)
     for node in tp.walk(graph):  # PyTorch's pass leaves loops out; an outer loop before those in it
         if node.kind() == "prim::Loop":
@@ -23,29 +25,34 @@ def propagated(graph: tp.Graph, facts: Facts) -> dict[str, Dims]:
     return found
 
 
-def _propagate(pairs: Iterable[tuple[tp.Value, tp.Value]], copied: tp.Graph, facts: Facts) -> dict[str, Dims]:
-    copies: list[tuple[str, Dims, tp.Value]] = []
+def dims_of(symbols: Symbols) -> Dims:
+    """None for each dimension that is not known."""
+    return tuple(size if size >= 0 else None for size in symbols)
+
+
+def _propagate(pairs: Iterable[tuple[tp.Value, tp.Value]], copied: tp.Graph, facts: Facts) -> dict[str, Symbols]:
+    copies: list[tuple[str, Symbols, tp.Value]] = []
     for original, copy in pairs:
         sizes = facts.sizes(original) if original.type().kind() == "TensorType" else None
         seen = facts.known_kind(original)
         if sizes is not None and seen is not None:
             copy.setType(tp.tensor_type(seen.dtype, sizes))
-            copies.append((original.debugName(), sizes, copy))
+            copies.append((original.debugName(), tp.symbolic_sizes(copy), copy))
     for node in list(tp.walk(copied)):
         if node.kind() == "aten::select" and not tp.is_constant(list(node.inputs())[2]):
             node.replaceInput(2, tp.constant(copied, 0, node))  # the shape is the same, whichever is selected
     tp.propagate_shapes(copied)
-    return {name: _agreed(tp.known_sizes(value), sizes) for name, sizes, value in copies}
+    return {name: _agreed(tp.symbolic_sizes(value), before) for name, before, value in copies}
 
 
-def _agreed(derived: Dims, known: Dims) -> Dims:
+def _agreed(derived: Symbols, known: Symbols) -> Symbols:
     """What is derived, and what was known before."""
     if len(derived) != len(known):
         return known
-    return tuple(new if new is not None else old for new, old in zip(derived, known, strict=True))
+    return tuple(new if new >= 0 or old < 0 else old for new, old in zip(derived, known, strict=True))
 
 
-def _informed(new: dict[str, Dims], old: dict[str, Dims]) -> dict[str, Dims]:
+def _informed(new: dict[str, Symbols], old: dict[str, Symbols]) -> dict[str, Symbols]:
     return {name: _agreed(dims, old[name]) if name in old else dims for name, dims in new.items()}
 
 
