@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         UnsupportedOperatorError,
     )
     from bridge.interface import convert_method_to_trt_engine, to_onnx
+    from bridge.profiling import ProfileReport, profile
     from bridge.runtime.inspection import inspect
     from bridge.runtime.module import as_module, configure, embed_engine_in_new_module
     from bridge.spec import CompileSpec, Constant, Device, Input
@@ -40,6 +41,7 @@ _HOMES = {
     "debug": "bridge.debug",
     **dict.fromkeys(("CompileSpec", "Constant", "Device", "Input"), "bridge.spec"),
     "inspect": "bridge.runtime.inspection",
+    **dict.fromkeys(("ProfileReport", "profile"), "bridge.profiling"),
     **dict.fromkeys(("convert_method_to_trt_engine", "to_onnx"), "bridge.interface"),
     **dict.fromkeys(("check_method_op_support", "dryrun"), "bridge.support"),
     **dict.fromkeys(("as_module", "configure", "embed_engine_in_new_module"), "bridge.runtime.module"),
@@ -56,6 +58,7 @@ __all__ = [
     "EngineError",
     "ExportError",
     "Input",
+    "ProfileReport",
     "SpecError",
     "UnsupportedOperatorError",
     "__version__",
@@ -70,6 +73,7 @@ __all__ = [
     "embed_engine_in_new_module",
     "inspect",
     "logging",
+    "profile",
     "to_onnx",
 ]
 

@@ -42,14 +42,19 @@ class _Layout:
 class Context:
     """An execution context without memory of its own for activations.
 
+    Args:
+        profiler: one of TensorRT's (``IProfiler``), told the time of every layer; runs are then waited for.
+
     Attributes:
         scratch_size: bytes that `use_scratch` must give it.
         waits_for_values: whether values of inputs on the host decide shapes.
     """
 
-    def __init__(self, session: TensorRTSession) -> None:
+    def __init__(self, session: TensorRTSession, profiler: Any = None) -> None:
         self._trt, self._device, self._profiles = session.trt, session.device, session.profiles
         self._context, self.scratch_size = session.create_context()
+        if profiler is not None:
+            self._context.profiler = profiler
         self._told: Key | None = None
         self._layouts: dict[Key, _Layout] = {}
         self._layout = _Layout(0, [], [])

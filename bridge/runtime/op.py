@@ -128,6 +128,13 @@ def execute_engine(inputs: list[torch.Tensor], plan: torch.Tensor, signature: st
     return route.run(inputs)
 
 
+def run_through(session: Session, inputs: list[torch.Tensor], signature: str) -> list[torch.Tensor]:
+    """Runs a session on a call's inputs, with the checks, the casts and the order of the call."""
+    known = Signature.from_json(signature)
+    check_inputs(known, inputs)
+    return _Route(session, known, inputs, known.options).run(inputs)
+
+
 def _calls_of(plan: torch.Tensor) -> _Calls:
     calls: _Calls = plan.__dict__.setdefault(_ATTRIBUTE, _Calls())
     return calls

@@ -43,6 +43,35 @@ class RunOptions:
 PLAIN = RunOptions()
 
 
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer in one run.
+
+    Attributes:
+        name: the backend's name for it.
+        type: the backend's word for what it does.
+        start: milliseconds from the start of its engine's run.
+        ms: how long it took, in milliseconds.
+    """
+
+    name: str
+    type: str
+    start: float
+    ms: float
+
+
+class TimedSession(Protocol):
+    """A session beside the one that serves calls; it times its layers, one run after the other."""
+
+    def run(self, inputs: list[torch.Tensor], options: RunOptions = PLAIN) -> list[torch.Tensor]:
+        """See :meth:`Session.run`; waits for the end."""
+        ...
+
+    def close(self) -> list[list[LayerTime]]:
+        """The layers of each run, in the order of the runs; afterwards the session is of no use."""
+        ...
+
+
 class Session(Protocol):
     """A loaded engine, ready to run; safe to call from several threads at once.
 
@@ -70,6 +99,10 @@ class Session(Protocol):
 
     def describe(self) -> list[dict[str, Any]]:
         """The engine's layers, as far as the backend tells; each a JSON-able dict with at least ``name``."""
+        ...
+
+    def timed(self) -> TimedSession:
+        """A twin that times its layers."""
         ...
 
 

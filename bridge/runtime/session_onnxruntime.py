@@ -5,6 +5,10 @@ Inputs and outputs cross by DLPack, without a copy.
 
 from __future__ import annotations
 
+import bisect
+import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +20,12 @@ from torch.utils.dlpack import from_dlpack, to_dlpack  # type: ignore[attr-defin
 
 from bridge.errors import EngineError
 from bridge.runtime.plan import Plan
-from bridge.runtime.session import PLAIN, RunOptions
+from bridge.runtime.session import PLAIN, LayerTime, RunOptions
 
 MODEL = "model"
 WEIGHT = "weight:"
+_TIMED = "_kernel_time"
+"""What ONNX Runtime's profile adds to a node's name."""
 
 
 def check_plan(plan: Plan) -> None:
@@ -39,13 +45,16 @@ def open_session(plan: Plan, device: torch.device) -> OnnxRuntimeSession:
 class OnnxRuntimeSession:
     """See :class:`bridge.runtime.session.Session`."""
 
-    def __init__(self, plan: Plan, device: torch.device, *, prepack: bool = True) -> None:
+    def __init__(
+        self, plan: Plan, device: torch.device, *, prepack: bool = True, options: ort.SessionOptions | None = None
+    ) -> None:
         self.inputs, self.outputs, self.device = plan.header.inputs, plan.header.outputs, device
         self.input_devices = [device] * len(self.inputs)
+        self._plan = plan
         text = plan.section(MODEL).tobytes()
         model = onnx.ModelProto.FromString(text)
         self._weights = _weights(plan, model)
-        options = session_options()
+        options = options or session_options()
         options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
         options.add_external_initializers(list(self._weights), list(self._weights.values()))
         try:
@@ -71,6 +80,36 @@ class OnnxRuntimeSession:
 
     def describe(self) -> list[dict[str, Any]]:
         return [{"name": name, "type": kind} for name, kind in self._layers]
+
+    def timed(self) -> TimedOnnxRuntime:
+        """A twin that times its nodes."""
+        return TimedOnnxRuntime(self._plan, self.device)
+
+
+class TimedOnnxRuntime:
+    """See :class:`bridge.runtime.timing.TimedSession`; the times are those of ONNX Runtime's own profiler."""
+
+    def __init__(self, plan: Plan, device: torch.device) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="bridge-")
+        options = session_options()
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(self._folder.name) / "profile")
+        self._session = OnnxRuntimeSession(plan, device, options=options)
+
+    def run(self, inputs: list[torch.Tensor], options: RunOptions = PLAIN) -> list[torch.Tensor]:
+        return self._session.run(inputs, options)
+
+    def close(self) -> list[list[LayerTime]]:
+        events = json.loads(Path(self._session._session.end_profiling()).read_text())
+        self._folder.cleanup()
+        starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
+        runs: list[list[LayerTime]] = [[] for _ in starts]
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith(_TIMED):
+                index = bisect.bisect_right(starts, event["ts"]) - 1
+                start, name = (event["ts"] - starts[index]) / 1e3, event["name"].removesuffix(_TIMED)
+                runs[index].append(LayerTime(name, event["args"]["op_name"], start, event["dur"] / 1e3))
+        return [sorted(run, key=lambda layer: layer.start) for run in runs]
 
 
 def session_options() -> ort.SessionOptions:

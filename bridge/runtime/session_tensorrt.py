@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import re
 import threading
 import weakref
 from types import ModuleType
@@ -18,7 +19,8 @@ from bridge.runtime.context import Context, Key
 from bridge.runtime.lane import Lane
 from bridge.runtime.memory import gpu_allocator
 from bridge.runtime.plan import Plan
-from bridge.runtime.session import PLAIN, RunOptions
+from bridge.runtime.session import PLAIN, LayerTime, RunOptions
+from bridge.runtime.streams import shared_stream
 
 ENGINE = "engine"
 
@@ -59,6 +61,25 @@ def _check_gpu(plan: Plan, device: torch.device) -> None:
             f"{device} is a {properties.name} ({here})",
             hint="compile on this machine, or with hardware_compatible=True",
         )
+
+
+def _described(layer: dict[str, Any]) -> dict[str, Any]:
+    """What the engine inspector says of a layer, in the words of :meth:`Session.describe`."""
+    told = {"name": layer["Name"], "type": layer.get("LayerType", ""), "from": layer.get("Metadata", "")}
+    outputs = layer.get("Outputs") or [{}]
+    kind = next((text for key, text in outputs[0].items() if "datatype" in key.lower()), "")
+    found = re.search("|".join(_PRECISIONS), str(kind), re.IGNORECASE)
+    told["precision"] = _PRECISIONS[found[0].upper()] if found else ""
+    told["tactic"] = layer.get("TacticName", "")
+    return told
+
+
+_PRECISIONS = {
+    "BF16": "bfloat16", "BFLOAT16": "bfloat16", "FP16": "float16", "HALF": "float16", "FP8": "float8", "FP4": "float4",
+    "FP32": "float32", "FLOAT": "float32", "INT8": "int8", "INT64": "int64", "INT32": "int32", "INT4": "int4",
+    "UINT8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+"""How TensorRT's engine inspector writes element types, in its several versions."""
 
 
 class TensorRTSession:
@@ -114,8 +135,7 @@ class TensorRTSession:
         context = self.engine.create_execution_context(strategy)
         if context is None:
             raise EngineError(f"{TITLES[self._name]} gave no execution context", hint="is the GPU's memory full?")
-        size = getattr(self.engine, "device_memory_size_v2", None)  # 10.0 has the first version only
-        return context, int(self.engine.device_memory_size if size is None else size)
+        return context, self.device_memory
 
     def give_away(self, key: Key, asking: Lane) -> Context | None:
         """A context that has run these shapes and is not in use; the lane that had it makes itself another.
@@ -146,17 +166,69 @@ class TensorRTSession:
     def describe(self) -> list[dict[str, Any]]:
         inspector = self.engine.create_engine_inspector()
         layers = json.loads(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON)).get("Layers", [])
-        return [
-            {"name": layer, "type": ""} if isinstance(layer, str)
-            else {"name": layer["Name"], "type": layer.get("LayerType", ""), "from": layer.get("Metadata", "")}
-            for layer in layers
-        ]  # fmt: skip
+        return [{"name": layer, "type": ""} if isinstance(layer, str) else _described(layer) for layer in layers]
+
+    @property
+    def device_memory(self) -> int:
+        """Bytes of GPU memory that a run needs for activations."""
+        size = getattr(self.engine, "device_memory_size_v2", None)  # 10.0 has the first version only
+        return int(self.engine.device_memory_size if size is None else size)
+
+    def timed(self) -> TimedTensorRT:
+        """A twin that times its layers, with a context of its own."""
+        return TimedTensorRT(self)
 
     def close(self) -> None:
         """Frees contexts, engine and runtime, in this order."""
         self._lanes.clear()
         self._given_away.clear()
         self.engine = self._runtime = None
+
+
+class TimedTensorRT:
+    """See :class:`bridge.runtime.session.TimedSession`; the times are those that TensorRT tells its IProfiler.
+
+    With a profiler TensorRT runs one layer at a time, so that layers which would overlap follow one another.
+    """
+
+    def __init__(self, session: TensorRTSession) -> None:
+        self._session = session
+        self._types = {layer["name"]: layer["type"] for layer in session.describe()}
+        self._listener = _listener(session.trt)
+        self._context = Context(session, self._listener)
+        self._runs: list[list[LayerTime]] = []
+
+    def run(self, inputs: list[torch.Tensor], options: RunOptions = PLAIN) -> list[torch.Tensor]:
+        self._listener.heard.clear()
+        with torch.cuda.device(self._session.device):
+            street = shared_stream(self._session.device, torch.cuda.current_stream())
+            with street.lock:
+                self._context.tell(inputs, options, street.handle)
+                self._context.use_scratch(street.scratch(self._context.scratch_size))
+                outputs = self._context.run(street)
+            torch.cuda.synchronize()
+        layers, start = [], 0.0
+        for name, ms in self._listener.heard:
+            layers.append(LayerTime(name, self._types.get(name, ""), start, ms))
+            start += ms
+        self._runs.append(layers)
+        return outputs
+
+    def close(self) -> list[list[LayerTime]]:
+        del self._context
+        return self._runs
+
+
+def _listener(trt: ModuleType) -> Any:
+    class Listener(trt.IProfiler):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+            self.heard: list[tuple[str, float]] = []
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.heard.append((layer_name, ms))
+
+    return Listener()
 
 
 @atexit.register
