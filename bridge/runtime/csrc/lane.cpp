@@ -1,106 +1,26 @@
 #include "lane.h"
 
-#include <ATen/cuda/EmptyTensor.h>
-#include <ATen/ops/empty.h>
-#include <c10/cuda/CUDACachingAllocator.h>
-#include <c10/cuda/CUDAGuard.h>
-
 #include <algorithm>
 #include <utility>
 
+#include <c10/cuda/CUDAGraphsC10Utils.h>
+
+#include "cuda_graphs.h"
 #include "error.h"
 #include "session.h"
 #include "tensorrt.h"
-#include "text.h"
 
 namespace bridge {
 
 namespace {
 
-constexpr uintptr_t kAlignment = 256; // bytes; TensorRT asks it of every address
-constexpr size_t kMostShapes = 1024;
-
-at::Tensor empty(at::IntArrayRef sizes, c10::ScalarType dtype, at::Device device) {
-  if (device.is_cpu()) {
-    return at::empty(sizes, at::TensorOptions(dtype));
-  }
-  return at::Tensor(at::detail::empty_cuda(sizes, dtype, device, std::nullopt));
-}
-
-std::string failure_hint() {
-  return "TensorRT's own message is in the log, logger bridge.tensorrt";
-}
+constexpr size_t kMostGraphs = 8;
 
 } // namespace
 
-// Gives TensorRT memory of PyTorch's for an output whose size only its data decide.
-class OutputAllocator final : public nvinfer1::IOutputAllocator {
- public:
-  OutputAllocator(Lane& lane, at::Device device) : lane_(lane), device_(device) {}
-
-  // Lets go of the memory of the call before: it is the caller's.
-  void begin() {
-    memory_ = at::Tensor();
-    sizes_.clear();
-  }
-
-  void* reallocateOutput(const char*, void*, uint64_t size, uint64_t) noexcept override {
-    return reallocate(size);
-  }
-
-  void* reallocateOutputAsync(const char*, void*, uint64_t size, uint64_t, cudaStream_t) noexcept override {
-    return reallocate(size);
-  }
-
-  void notifyShape(const char*, const nvinfer1::Dims& dims) noexcept override {
-    sizes_.assign(dims.d, dims.d + dims.nbDims);
-  }
-
-  // The output of the call that has just been enqueued.
-  at::Tensor result(c10::ScalarType dtype) const {
-    int64_t bytes = static_cast<int64_t>(c10::elementSize(dtype));
-    for (const int64_t size : sizes_) {
-      bytes *= size;
-    }
-    if (!memory_.defined()) {
-      return empty(sizes_, dtype, device_);
-    }
-    return memory_.narrow(0, 0, bytes).view(dtype).view(sizes_);
-  }
-
- private:
-  void* reallocate(uint64_t size) noexcept {
-    try {
-      if (!memory_.defined() || static_cast<uint64_t>(memory_.numel()) < size) {
-        memory_ = empty({static_cast<int64_t>(size == 0 ? 1 : size)}, at::kByte, device_);
-        lane_.wait_for_caller(); // another thread's work on its stream may still use that memory
-      }
-      return memory_.mutable_data_ptr();
-    } catch (const std::exception&) {
-      return nullptr; // no memory: TensorRT says so, and the call fails
-    }
-  }
-
-  Lane& lane_;
-  at::Device device_;
-  at::Tensor memory_;
-  at::DimVector sizes_;
-};
-
-Lane::Lane(Session& session, c10::cuda::CUDAStream stream)
-    : session_(session),
-      stream_(stream),
-      addresses_(session.inputs.size() + session.outputs.size(), nullptr),
-      allocators_(session.outputs.size()),
-      nothing_(empty({static_cast<int64_t>(kAlignment)}, at::kByte, session.device)) {
+Lane::Lane(Session& session, c10::cuda::CUDAStream stream) : session_(session), stream_(stream) {
   if (stream.stream() == nullptr) {
-    own_ = c10::cuda::getStreamFromPool(/*isHighPriority=*/false, session.device.index());
-  }
-  const ErrorsHeard errors;
-  context_.reset(
-      session.engine().createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED));
-  if (context_ == nullptr) {
-    fail("TensorRT could not make an execution context", errors.text(), "there may be too little memory on the GPU");
+    beside_ = c10::cuda::getStreamFromPool(/*isHighPriority=*/false, session.device.index());
   }
 }
 
@@ -108,199 +28,105 @@ Lane::~Lane() = default;
 
 void Lane::close() {
   const std::lock_guard<std::mutex> lock(mutex_);
-  (void)cudaStreamSynchronize((own_ ? *own_ : stream_).stream());
+  closed_ = true;
+  (void)cudaStreamSynchronize((beside_ ? *beside_ : stream_).stream());
+  graphs_.clear();
+  recorded_.clear();
   context_.reset();
-  allocators_.clear();
-  nothing_ = at::Tensor();
 }
 
-std::vector<at::Tensor> Lane::run(const Shapes& shapes, at::TensorList inputs) {
+std::vector<at::Tensor> Lane::run(const CallKind& kind, at::TensorList inputs) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (context_ == nullptr) {
+  if (closed_) {
     fail("this engine was closed");
   }
-  std::vector<at::Tensor> held;
-  const Layout& layout = prepare(shapes, inputs, held);
-  std::vector<at::Tensor> outputs = bind_outputs(layout);
-  const c10::DataPtr scratch = bind_scratch(layout.scratch);
-  execute();
-  collect(layout, outputs);
-  return outputs;
-}
-
-bool Lane::shapes_decide(const Shapes& shapes, at::TensorList inputs) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  std::vector<at::Tensor> held;
-  for (const auto& output : prepare(shapes, inputs, held).outputs) {
-    if (!output.has_value()) {
-      return false;
+  if (c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None) {
+    return recorded_by_caller(kind, inputs);
+  }
+  if (kind.cuda_graphs) {
+    if (CapturedCall* captured = graph(kind, inputs)) {
+      return captured->replay(inputs);
     }
   }
-  return !session_.host_inputs;
+  if (context_ == nullptr) {
+    context_ = std::make_shared<Context>(session_);
+  }
+  return run_on(*context_, kind, inputs);
 }
 
-// Tells the context the inputs, as far as it does not know them.
-const Lane::Layout& Lane::prepare(const Shapes& shapes, at::TensorList inputs, std::vector<at::Tensor>& held) {
-  const bool known = told_ == shapes.id;
-  if (!known) {
-    tell_shapes(shapes);
+std::vector<at::Tensor> Lane::run_on(Context& context, const CallKind& kind, at::TensorList inputs) {
+  if (!beside_) {
+    return context.run(kind, inputs, stream_.stream(), [] {});
   }
-  bind_inputs(inputs, held);
-  if (known && current_ != nullptr && !session_.host_inputs) {
-    return *current_;
-  }
-  current_ = nullptr;
-  if (layouts_.size() >= kMostShapes) {
-    layouts_.clear();
-  }
-  auto found = layouts_.find(shapes.id);
-  if (found == layouts_.end() || session_.host_inputs) {
-    found = layouts_.insert_or_assign(shapes.id, lay_out(shapes)).first;
-  }
-  current_ = &found->second;
-  return *current_;
-}
-
-void Lane::tell_shapes(const Shapes& shapes) {
-  const auto known = layouts_.find(shapes.id);
-  const int32_t profile = known != layouts_.end() ? known->second.profile : session_.choose_profile(shapes);
-  told_ = 0;
-  if (profile != context_->getOptimizationProfile()) {
-    if (!context_->setOptimizationProfileAsync(profile, (own_ ? *own_ : stream_).stream())) {
-      fail("TensorRT failed to change to profile " + std::to_string(profile), {}, failure_hint());
-    }
-    std::fill(addresses_.begin(), addresses_.end(), nullptr); // another profile may have bindings of its own
-  }
-  for (size_t input = 0; input < session_.inputs.size(); ++input) {
-    nvinfer1::Dims dims{};
-    dims.nbDims = static_cast<int32_t>(shapes.sizes[input].size());
-    std::copy(shapes.sizes[input].begin(), shapes.sizes[input].end(), dims.d);
-    if (!context_->setInputShape(session_.inputs[input].name.c_str(), dims)) {
-      const std::string text = join(shapes.sizes[input], ", ", [](int64_t size) { return std::to_string(size); });
-      fail("TensorRT does not take shape (" + text + ") for input " + quoted(session_.inputs[input].name));
-    }
-  }
-  if (known != layouts_.end() && !session_.host_inputs) {
-    context_->updateDeviceMemorySizeForShapes();
-  }
-  scratch_size_ = -1; // where in the scratch memory things are depends on the shapes
-  told_ = shapes.id;
-}
-
-void Lane::bind_inputs(at::TensorList inputs, std::vector<at::Tensor>& held) {
-  for (size_t input = 0; input < inputs.size(); ++input) {
-    const void* address = inputs[input].const_data_ptr();
-    if (reinterpret_cast<uintptr_t>(address) % kAlignment != 0 && inputs[input].is_cuda()) {
-      held.push_back(inputs[input].clone());
-      address = held.back().const_data_ptr();
-    }
-    set_address(input, session_.inputs[input].name.c_str(), address);
-  }
-}
-
-Lane::Layout Lane::lay_out(const Shapes& shapes) {
-  const ErrorsHeard errors;
-  if (context_->inferShapes(0, nullptr) < 0) {
-    told_ = 0;
-    fail("TensorRT could not work out the shapes of an engine's outputs", errors.text());
-  }
-  Layout layout{context_->getOptimizationProfile(), 0, {}};
-  for (size_t output = 0; output < session_.outputs.size(); ++output) {
-    const char* name = session_.outputs[output].name.c_str();
-    const nvinfer1::Dims dims = context_->getTensorShape(name);
-    const bool known = dims.nbDims >= 0 && std::find(dims.d, dims.d + dims.nbDims, -1) == dims.d + dims.nbDims;
-    layout.outputs.push_back(known ? std::make_optional<at::DimVector>(dims.d, dims.d + dims.nbDims) : std::nullopt);
-  }
-  layout.scratch = static_cast<int64_t>(context_->updateDeviceMemorySizeForShapes());
-  if (layout.scratch == 0) { // none, or an error
-    layout.scratch = session_.engine().getDeviceMemorySizeForProfileV2(layout.profile);
-  }
-  return layout;
-}
-
-// The outputs of known shape; the others are undefined until `collect`.
-std::vector<at::Tensor> Lane::bind_outputs(const Layout& layout) {
-  std::vector<at::Tensor> outputs(layout.outputs.size());
-  for (size_t output = 0; output < outputs.size(); ++output) {
-    const Binding& binding = session_.outputs[output];
-    auto& allocator = allocators_[output];
-    if (!layout.outputs[output].has_value()) {
-      if (allocator == nullptr) {
-        allocator = std::make_unique<OutputAllocator>(*this, session_.output_devices[output]);
-        context_->setOutputAllocator(binding.name.c_str(), allocator.get());
-      }
-      allocator->begin();
-      continue;
-    }
-    if (allocator != nullptr) {
-      context_->setOutputAllocator(binding.name.c_str(), nullptr);
-      allocator.reset();
-    }
-    outputs[output] = empty(*layout.outputs[output], binding.dtype, session_.output_devices[output]);
-    set_address(session_.inputs.size() + output, binding.name.c_str(), outputs[output].const_data_ptr());
-  }
-  return outputs;
-}
-
-// Memory for what lies between inputs and outputs, of the caller's stream: free again for its next work.
-c10::DataPtr Lane::bind_scratch(int64_t size) {
-  c10::DataPtr memory;
-  if (size > 0) {
-    memory = c10::cuda::CUDACachingAllocator::get()->allocate(static_cast<size_t>(size));
-  }
-  if (memory.get() != scratch_ || size != scratch_size_) {
-    context_->setDeviceMemoryV2(memory.get(), size);
-    scratch_ = memory.get();
-    scratch_size_ = size;
-  }
-  return memory;
-}
-
-void Lane::set_address(size_t binding, const char* name, const void* address) {
-  if (address == nullptr) {
-    address = nothing_.const_data_ptr();
-  }
-  if (addresses_[binding] != address) {
-    addresses_[binding] = nullptr;
-    if (!context_->setTensorAddress(name, const_cast<void*>(address))) {
-      fail("TensorRT does not take the address of " + quoted(name), {}, failure_hint());
-    }
-    addresses_[binding] = address;
-  }
-}
-
-void Lane::wait_for_caller() {
-  if (own_) {
+  auto outputs = context.run(kind, inputs, beside_->stream(), [this] {
     before_.record(stream_);
-    before_.block(*own_);
-  }
+    before_.block(*beside_);
+  });
+  after_.record(*beside_);
+  after_.block(stream_);
+  return outputs;
 }
 
-void Lane::execute() {
-  const ErrorsHeard errors;
-  const c10::cuda::CUDAStream& stream = own_ ? *own_ : stream_;
-  wait_for_caller();
-  bool enqueued = false;
-  {
-    const StreamOrdered ordered(stream.stream());
-    enqueued = context_->enqueueV3(stream.stream());
+// The CUDA graph for these shapes, captured on first use; null where that was impossible.
+CapturedCall* Lane::graph(const CallKind& kind, at::TensorList inputs) {
+  auto found = std::find_if(graphs_.begin(), graphs_.end(), [&](const auto& item) { return item.first == kind.id; });
+  if (found == graphs_.end()) {
+    if (graphs_.size() >= kMostGraphs) {
+      graphs_.pop_front();
+    }
+    graphs_.emplace_back(kind.id, capture(kind, inputs));
+  } else {
+    graphs_.splice(graphs_.end(), graphs_, found);
   }
-  if (own_) {
-    after_.record(*own_);
-    after_.block(stream_);
-  }
-  if (!enqueued) {
-    told_ = 0;
-    fail("TensorRT failed to run an engine", errors.text(), failure_hint());
-  }
+  return graphs_.back().second.get();
 }
 
-void Lane::collect(const Layout& layout, std::vector<at::Tensor>& outputs) {
-  for (size_t output = 0; output < outputs.size(); ++output) {
-    if (!layout.outputs[output].has_value()) {
-      outputs[output] = allocators_[output]->result(session_.outputs[output].dtype);
+std::unique_ptr<CapturedCall> Lane::capture(const CallKind& kind, at::TensorList inputs) {
+  auto context = std::make_unique<Context>(session_); // a graph needs one that nothing else changes
+  std::string why;
+  if (session_.host_inputs) {
+    why = "the values of an input decide shapes";
+  } else if (!context->shapes_decide(kind, inputs, (beside_ ? *beside_ : stream_).stream())) {
+    why = "the data decide the shape of an output";
+  } else {
+    try {
+      return std::make_unique<CapturedCall>(std::move(context), kind, inputs);
+    } catch (const c10::Error& error) {
+      why = error.what_without_backtrace();
     }
   }
+  warn("an engine runs without CUDA graphs: " + why);
+  return nullptr;
+}
+
+std::shared_ptr<Context> Lane::give_away(const CallKind& kind) {
+  const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+  if (!lock.owns_lock() || context_ == nullptr || !context_->has_run(kind)) {
+    return nullptr;
+  }
+  return std::exchange(context_, nullptr);
+}
+
+// A call inside the caller's own capture. The graph needs a context that no later call changes, one that has run these shapes
+// before (TensorRT prepares in the first run, which cannot be captured): that of the warm-up is given to the graph, and stays
+// with the engine, as nothing tells when the graph ends. Its scratch memory comes from the graph's own pool.
+std::vector<at::Tensor> Lane::recorded_by_caller(const CallKind& kind, at::TensorList inputs) {
+  std::shared_ptr<Context> context = context_ != nullptr && context_->has_run(kind)
+      ? std::exchange(context_, nullptr)
+      : session_.give_away(kind, *this);
+  for (const auto& [known, mine] : recorded_) {
+    if (context == nullptr && known.sizes == kind.sizes && known.profile == kind.profile) {
+      context = mine; // two calls in one graph follow one another
+    }
+  }
+  if (context == nullptr) {
+    fail(
+        "this engine has not run these shapes yet, so that its call cannot be captured into a CUDA graph",
+        "TensorRT prepares in the first run with new shapes",
+        "call the module once with inputs of these shapes before the capture");
+  }
+  recorded_.emplace_back(kind, context);
+  return run_on(*context, kind, inputs);
 }
 
 } // namespace bridge

@@ -77,15 +77,16 @@ class Route {
   Route(std::shared_ptr<Session> session, const Signature& signature, const RunOptions& options, at::TensorList inputs)
       : session_(std::move(session)), home_(session_->device) {
     static std::atomic<uint64_t> ids{0};
-    shapes_.id = ++ids;
-    shapes_.profile = options.profile;
+    kind_.id = ++ids;
+    kind_.profile = options.profile;
+    kind_.cuda_graphs = options.cuda_graphs;
     plain_ = true;
     for (const Binding& binding : session_->inputs) {
       const size_t place = position(signature.inputs, binding.name, "input");
       plain_ &= place == order_.size() && inputs[place].scalar_type() == binding.dtype &&
           inputs[place].device() == session_->input_devices[order_.size()];
       order_.push_back(place);
-      shapes_.sizes.emplace_back(inputs[place].sizes());
+      kind_.sizes.emplace_back(inputs[place].sizes());
     }
     plain_ &= order_.size() == inputs.size() && signature.outputs.size() == session_->outputs.size();
     for (const OutputSignature& output : signature.outputs) {
@@ -99,14 +100,14 @@ class Route {
 
   Tensors run(at::TensorList inputs) const {
     if (plain_ && std::all_of(inputs.begin(), inputs.end(), [](const at::Tensor& item) { return item.is_contiguous(); })) {
-      return session_->run(shapes_, inputs);
+      return session_->run(kind_, inputs);
     }
     Tensors ready;
     for (size_t index = 0; index < order_.size(); ++index) {
       const at::Tensor& tensor = inputs[order_[index]];
       ready.push_back(moved(tensor, session_->input_devices[index], session_->inputs[index].dtype).contiguous());
     }
-    const Tensors given = session_->run(shapes_, ready);
+    const Tensors given = session_->run(kind_, ready);
     Tensors outputs;
     for (size_t index = 0; index < output_order_.size(); ++index) {
       outputs.push_back(moved(given[output_order_[index]], home_, output_dtypes_[index]));
@@ -117,7 +118,7 @@ class Route {
  private:
   std::shared_ptr<Session> session_;
   at::Device home_;
-  Shapes shapes_;
+  CallKind kind_;
   std::vector<size_t> order_, output_order_;
   std::vector<c10::ScalarType> output_dtypes_;
   bool plain_;
@@ -153,16 +154,13 @@ class State : public c10::BackendMeta {
     return {};
   }
 
-  // The way of this call; none where Python has to go it.
+  // The way of this call.
   std::shared_ptr<const Route> route(at::TensorList inputs, const at::Tensor& plan, std::string_view text) {
     const Key key = key_of(inputs);
     const std::lock_guard<std::mutex> lock(mutex_);
     Calls& calls = calls_of(text);
     if (calls.last != nullptr && calls.last_key == key) {
       return calls.last;
-    }
-    if (calls.options.cuda_graphs) {
-      return nullptr;
     }
     auto found = calls.routes.find(key);
     if (found == calls.routes.end()) {
@@ -231,10 +229,6 @@ State& state_of(const at::Tensor& plan) {
 Tensors run_in_python(const State& state, at::TensorList inputs, const at::Tensor& plan, std::string_view signature) {
   const auto python = c10::Dispatcher::singleton().findSchema({kPython, ""});
   if (!python.has_value()) {
-    if (state.backend == "tensorrt") {
-      fail("this engine is to run with cuda_graphs, which takes the Python package", {},
-           "configure the module with cuda_graphs=False, or import bridge in this process");
-    }
     fail("this plan is for the backend " + quoted(state.backend) + "; in C++ only TensorRT engines run", {},
          "compile with backend=\"tensorrt\", or run the module in a process that has imported bridge");
   }
@@ -249,9 +243,6 @@ Tensors execute_engine(at::TensorList inputs, const at::Tensor& plan, std::strin
     return run_in_python(state, inputs, plan, signature);
   }
   const auto route = state.route(inputs, plan, signature);
-  if (route == nullptr) {
-    return run_in_python(state, inputs, plan, signature);
-  }
   const at::AutoDispatchBelowADInplaceOrView guard; // engines are not differentiable
   return route->run(inputs);
 }

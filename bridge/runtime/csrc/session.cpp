@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 #include <map>
+#include <utility>
 
 #include "error.h"
 #include "tensorrt.h"
@@ -142,31 +143,49 @@ Session::~Session() {
 }
 
 void Session::close() {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (engine_ == nullptr) {
-    return;
+  std::vector<Lane*> lanes;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (std::exchange(closed_, true)) {
+      return;
+    }
+    for (const auto& [stream, lane] : lanes_) {
+      lanes.push_back(lane.get());
+    }
   }
   const c10::cuda::CUDAGuard guard(device);
-  for (auto& [stream, lane] : lanes_) {
+  for (Lane* lane : lanes) {
     lane->close();
   }
   engine_.reset();
   runtime_.reset();
 }
 
-std::vector<at::Tensor> Session::run(const Shapes& shapes, at::TensorList tensors) {
+std::shared_ptr<Context> Session::give_away(const CallKind& kind, const Lane& asking) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const auto& [stream, lane] : lanes_) {
+    if (lane.get() != &asking) {
+      if (auto context = lane->give_away(kind)) {
+        return context;
+      }
+    }
+  }
+  return nullptr;
+}
+
+std::vector<at::Tensor> Session::run(const CallKind& kind, at::TensorList tensors) {
   if (c10::cuda::current_device() == device.index()) {
-    return lane().run(shapes, tensors);
+    return lane().run(kind, tensors);
   }
   const c10::cuda::CUDAGuard guard(device);
-  return lane().run(shapes, tensors);
+  return lane().run(kind, tensors);
 }
 
 // The lane of the current stream.
 Lane& Session::lane() {
   const auto stream = c10::cuda::getCurrentCUDAStream(device.index());
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (engine_ == nullptr) {
+  if (closed_) {
     fail("this engine was closed");
   }
   auto& lane = lanes_[stream.stream()];
@@ -176,7 +195,7 @@ Lane& Session::lane() {
   return *lane;
 }
 
-int32_t Session::choose_profile(const Shapes& shapes) const {
+int32_t Session::choose_profile(const CallKind& kind) const {
   const auto fits = [&](const Limits& limits, const at::DimVector& sizes) {
     if (limits.min.size() != sizes.size()) {
       return false;
@@ -189,9 +208,9 @@ int32_t Session::choose_profile(const Shapes& shapes) const {
     return true;
   };
   for (size_t index = 0; index < profiles_.size(); ++index) {
-    bool all = !shapes.profile.has_value() || *shapes.profile == static_cast<int64_t>(index);
+    bool all = !kind.profile.has_value() || *kind.profile == static_cast<int64_t>(index);
     for (size_t input = 0; all && input < inputs.size(); ++input) {
-      all = fits(profiles_[index][input], shapes.sizes[input]);
+      all = fits(profiles_[index][input], kind.sizes[input]);
     }
     if (all) {
       return static_cast<int32_t>(index);
@@ -199,10 +218,10 @@ int32_t Session::choose_profile(const Shapes& shapes) const {
   }
   std::string got;
   for (size_t input = 0; input < inputs.size(); ++input) {
-    got += (input == 0 ? "" : ", ") + inputs[input].name + "=" + tuple_text(shapes.sizes[input]);
+    got += (input == 0 ? "" : ", ") + inputs[input].name + "=" + tuple_text(kind.sizes[input]);
   }
-  const std::string which = shapes.profile.has_value()
-      ? "profile " + std::to_string(*shapes.profile) + " does not exist or does not fit: no profile"
+  const std::string which = kind.profile.has_value()
+      ? "profile " + std::to_string(*kind.profile) + " does not exist or does not fit: no profile"
       : "no profile";
   fail(which + " of this engine fits " + got, "its profiles (min, opt, max): " + profiles_text());
 }

@@ -30,10 +30,13 @@ class Session {
 
   // Inputs are contiguous, on `input_devices` and of the engine's dtypes, in the order of `inputs`. Gives new tensors in
   // the order of `outputs`, on `output_devices`.
-  std::vector<at::Tensor> run(const Shapes& shapes, at::TensorList tensors);
+  std::vector<at::Tensor> run(const CallKind& kind, at::TensorList tensors);
 
   // The first profile that these shapes fit, or the one asked for. Throws when there is none.
-  int32_t choose_profile(const Shapes& shapes) const;
+  int32_t choose_profile(const CallKind& kind) const;
+
+  // A context of another lane that has run these shapes, and is that lane's no more; null where there is none.
+  std::shared_ptr<Context> give_away(const CallKind& kind, const Lane& asking);
 
   // Frees contexts, engine and runtime, in this order, once the work is done.
   void close();
@@ -60,7 +63,8 @@ class Session {
   std::unique_ptr<nvinfer1::ICudaEngine> engine_;
   std::vector<std::vector<Limits>> profiles_; // profile, then input
   std::unordered_map<cudaStream_t, std::unique_ptr<Lane>> lanes_;
-  std::mutex mutex_;
+  bool closed_ = false;
+  std::mutex mutex_; // of the lanes; a lane's own may be held when it is taken, never the other way round
 };
 
 } // namespace bridge

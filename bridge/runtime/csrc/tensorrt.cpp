@@ -215,6 +215,14 @@ bool StreamOrdered::remove(void* memory) {
   return std::erase(blocks_, memory) > 0;
 }
 
+void warn(const std::string& message) {
+  if (LogSink sink = log_sink.load()) {
+    sink(kOwnWarning, message.c_str());
+  } else {
+    std::fprintf(stderr, "[bridge] %s\n", message.c_str());
+  }
+}
+
 void set_log_sink(LogSink sink) {
   log_sink = sink;
 }

@@ -19,10 +19,14 @@ std::string tensorrt_version();
 // Sets where the library is looked for first: the path of libnvinfer.so.<major>.
 void set_tensorrt_library(const std::string& path);
 
-// TensorRT's messages go to `sink` (severity as in nvinfer1::ILogger: 1 an error, 2 a warning), or, when it is null, its
-// warnings and errors to stderr. The sink may be called from any thread.
+// TensorRT's messages go to `sink` (severity as in nvinfer1::ILogger: 1 an error, 2 a warning; kOwnWarning: one of ours), or,
+// when it is null, warnings and errors to stderr. The sink may be called from any thread.
 using LogSink = void (*)(int severity, const char* message);
+constexpr int kOwnWarning = 5;
 void set_log_sink(LogSink sink);
+
+// A warning of ours, to the same place.
+void warn(const std::string& message);
 
 // What TensorRT says of errors on this thread for as long as it lives.
 class ErrorsHeard {

@@ -1,0 +1,48 @@
+#include "cuda_graphs.h"
+
+#include <ATen/cuda/CUDAEvent.h>
+#include <c10/cuda/CUDAGuard.h>
+
+namespace bridge {
+
+CapturedCall::CapturedCall(std::unique_ptr<Context> context, const CallKind& kind, at::TensorList inputs)
+    : context_(std::move(context)) {
+  for (const at::Tensor& tensor : inputs) {
+    inputs_.push_back(tensor.clone());
+  }
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const auto side = c10::cuda::getStreamFromPool(/*isHighPriority=*/false, stream.device_index());
+  at::cuda::CUDAEvent before, after;
+  before.record(stream);
+  before.block(side);
+  const c10::cuda::CUDAStreamGuard guard(side);
+  const auto run = [&] { return context_->run(kind, inputs_, side.stream(), [] {}); };
+  run(); // TensorRT prepares in the first run with new shapes, which cannot be captured
+  graph_.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+  try {
+    outputs_ = run();
+  } catch (...) {
+    try {
+      graph_.capture_end();
+    } catch (const std::exception&) { // that it failed is being told already
+    }
+    throw;
+  }
+  graph_.capture_end();
+  after.record(side);
+  after.block(stream);
+}
+
+std::vector<at::Tensor> CapturedCall::replay(at::TensorList inputs) {
+  for (size_t index = 0; index < inputs_.size(); ++index) {
+    inputs_[index].copy_(inputs[index], /*non_blocking=*/true);
+  }
+  graph_.replay();
+  std::vector<at::Tensor> results;
+  for (const at::Tensor& output : outputs_) {
+    results.push_back(output.clone());
+  }
+  return results;
+}
+
+} // namespace bridge
