@@ -13,7 +13,7 @@ from rewrites.errors import Refusal
 from rewrites.example import SIZES
 
 _MOST_ELEMENTS = 1 << 20
-Sizes = dict[Any, int]
+Sizes = dict[tuple[int, int], int]
 Function = Callable[..., Any]
 
 
@@ -60,35 +60,43 @@ def run_trials(function: Function, operands: Sequence[Operand], frozen: bool, tr
     """
     if frozen and sum(int(np.prod([d for d in o.dims if type(d) is int])) for o in operands) > _MOST_ELEMENTS:
         raise Refusal("too large to be checked with its sizes frozen")
-    try:
-        first = _attempts(function, operands, _sizes(operands, 0, frozen))
-    except CannotRun:
-        if frozen:
-            raise
+    for alike in (False, True):
+        try:
+            first = _attempts(function, operands, _sizes(operands, 0, frozen, alike))
+            break
+        except CannotRun:
+            if alike and frozen:
+                raise
+    else:
         return []
     if not any(o.varies(i, frozen) for o, i in axes_of(operands)):
         return first
     for change in (1, 2):
         try:
-            return first + _attempts(function, operands, _sizes(operands, change, frozen))
+            return first + _attempts(function, operands, _sizes(operands, change, frozen, alike))
         except Refusal:
             continue
     return first if trusted and frozen else []
 
 
-def _sizes(operands: Sequence[Operand], change: int, frozen: bool) -> Sizes:
-    """A size for every axis; equal dimensions stay equal. `change` 0 keeps what is known, 1 adds one, 2 doubles."""
-    sizes: Sizes = {}
+def _sizes(operands: Sequence[Operand], change: int, frozen: bool, alike: bool) -> Sizes:
+    """A size for every axis, by operand and axis; equal dimensions stay equal.
+
+    `change` 0 keeps what is known, 1 adds one, 2 doubles. With `alike`, what is not known of an axis is the same for
+    all operands, as where they are concatenated.
+    """
+    chosen: dict[Any, int] = {}
     kept = {o.dims[i] for o, i in axes_of(operands) if not o.varies(i, frozen)}
-    for position, dim in ((f"{i}.{j}", d) for i, o in enumerate(operands) for j, d in enumerate(o.dims)):
-        name = position if dim is None else dim
-        if name in sizes:
+    places = [(i, j, dim) for i, o in enumerate(operands) for j, dim in enumerate(o.dims)]
+    names = [dim if type(dim) is int else (j,) if alike else (i, j) if dim is None else dim for i, j, dim in places]
+    for (_, _, dim), name in zip(places, names, strict=True):
+        if name in chosen:
             continue
-        base = dim if type(dim) is int else SIZES[len(sizes) % len(SIZES)] + 6
+        base = dim if type(dim) is int else SIZES[len(chosen) % len(SIZES)] + 6
         if dim not in kept and base >= 64:
-            base = 16 + 2 * len(sizes)
-        sizes[name] = base if dim in kept or not change else base + 1 if change == 1 else 2 * base
-    return sizes
+            base = 16 + 2 * len(chosen)
+        chosen[name] = base if dim in kept or not change else base + 1 if change == 1 else 2 * base
+    return {(i, j): chosen[name] for (i, j, _), name in zip(places, names, strict=True)}
 
 
 def _attempts(function: Function, operands: Sequence[Operand], sizes: Sizes) -> list[Trial]:
@@ -117,7 +125,7 @@ def _sample(position: int, operand: Operand, sizes: Sizes, low: int, high: int) 
     """Random values: floats normal when negative ones are wanted, otherwise in 0..1; integers from low up to high."""
     import torch
 
-    shape = [sizes[f"{position}.{j}" if d is None else d] for j, d in enumerate(operand.dims)]
+    shape = [sizes[position, axis] for axis in range(len(operand.dims))]
     dtype = getattr(torch, operand.dtype)
     if dtype is torch.bool:
         return torch.randint(0, 2, shape).to(dtype)
