@@ -38,12 +38,15 @@ def _options(
 
 def make_app() -> typer.Typer:
     """The application with all its commands."""
+    from bridge.cli.bench import bench_module
     from bridge.cli.check import check_module
     from bridge.cli.compare import compare_files
     from bridge.cli.compile import compile_module
     from bridge.cli.debug import debug_module
+    from bridge.cli.diff import diff_files
     from bridge.cli.engine import build_engine
     from bridge.cli.inspect import inspect_file
+    from bridge.cli.profile import profile_module
     from bridge.cli.run import run_module
 
     app = typer.Typer(help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -53,7 +56,10 @@ def make_app() -> typer.Typer:
         ("engine", build_engine),
         ("check", check_module),
         ("run", run_module),
+        ("bench", bench_module),
+        ("profile", profile_module),
         ("compare", compare_files),
+        ("diff", diff_files),
         ("debug", debug_module),
         ("inspect", inspect_file),
     ):

@@ -45,11 +45,11 @@ def run_module(
     from bridge.report import seconds
 
     module = load_module(model)
-    place = torch.device(device or _home(module))
+    place = torch.device(device or home_of(module))
     args, kwargs = arguments_of(module, inputs or (), load, seed)
-    args, kwargs = _moved(args, place), _moved(kwargs, place)
+    args, kwargs = moved(args, place), moved(kwargs, place)
     with torch.no_grad():
-        result = _called(module.to(place), args, kwargs)
+        result = called(module.to(place), args, kwargs)
         found = tensors_in(result)
         typer.echo(_summary(found))
         times = _timed(lambda: module(*args, **kwargs), runs, place)
@@ -61,7 +61,8 @@ def run_module(
             _compare(found, expected, tolerance)
 
 
-def _home(module: Any) -> str:
+def home_of(module: Any) -> str:
+    """Where a module's engines run: "cuda" or "cpu"."""
     import bridge
 
     kinds = {engine.header.backend for engine in bridge.inspect(module, layers=False).engines}
@@ -101,17 +102,18 @@ def _known(module: Any) -> list[Any]:
     ]
 
 
-def _moved(value: Any, place: torch.device) -> Any:
+def moved(value: Any, place: torch.device) -> Any:
+    """A nest of values with its tensors on a device."""
     import torch
 
     if isinstance(value, torch.Tensor):
         return value.to(place)
     if isinstance(value, dict):
-        return {key: _moved(child, place) for key, child in value.items()}
-    return type(value)(_moved(child, place) for child in value) if isinstance(value, list | tuple) else value
+        return {key: moved(child, place) for key, child in value.items()}
+    return type(value)(moved(child, place) for child in value) if isinstance(value, list | tuple) else value
 
 
-def _called(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+def called(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """The outputs; TorchScript wraps every error into one of its own, which holds its text."""
     from bridge.errors import EngineError
 

@@ -138,3 +138,27 @@ def test_engine_bytes(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path
     code, _, err = run(capsys, *words)
     assert code == 0, err
     assert target.stat().st_size > 0
+
+
+def test_bench(capsys: pytest.CaptureFixture[str], folder: Path, compiled: Path, tmp_path: Path) -> None:
+    told = ["--reference", folder / "model.ts", "--seconds", "0.05", "--json", tmp_path / "bench.json"]
+    code, out, _ = run(capsys, "bench", compiled, *told)
+    assert code == 0 and "times as long" in out
+    found = json.loads((tmp_path / "bench.json").read_text())
+    for row in (found["compiled"], found["reference"]):
+        assert 0 < row["least_ms"] <= row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
+        assert row["calls"] >= 20 and row["calls_per_s"] > 0
+
+
+def test_profile(capsys: pytest.CaptureFixture[str], compiled: Path, tmp_path: Path) -> None:
+    files = tmp_path / "profile.html", tmp_path / "profile.json"
+    code, out, _ = run(capsys, "profile", compiled, "--runs", 2, "--html", files[0], "--trace", files[1])
+    assert code == 0 and "linear: linear" in out
+    assert "test_commands.py" in files[0].read_text()
+    assert json.loads(files[1].read_text())["traceEvents"]
+
+
+def test_bench_and_profile_say_what_inputs_they_need(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    for command in ("bench", "profile"):
+        code, _, err = run(capsys, command, folder / "model.ts")
+        assert code == 2 and "--input" in err
