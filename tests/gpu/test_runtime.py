@@ -14,6 +14,8 @@ import onnx_graphsurgeon as gs
 import pytest
 import torch
 
+import bridge
+from bridge import profile
 from bridge.backends import BuildSettings, select
 from bridge.errors import EngineError
 from bridge.runtime import InputSignature, OutputSignature, Range, Signature, as_module, configure, inspect
@@ -221,6 +223,30 @@ def test_a_capture_without_a_call_before_it_is_an_error(plan, eager):
     with pytest.raises(RuntimeError, match="has not run these shapes yet"), torch.cuda.graph(torch.cuda.CUDAGraph()):
         module(x)
     close(module(x), eager(x))
+
+
+def test_profile(module):
+    report = profile(module, torch.randn(4, 64, device=DEVICE), runs=3)
+    assert report.call_ms > 0 and report.layers and not report.in_torch
+    assert all(part.ms > 0 for part in report.layers)
+    assert len(report.to_trace()["traceEvents"]) > 3 * len(report.layers)
+    close(module(torch.ones(4, 64, device=DEVICE)), module(torch.ones(4, 64, device=DEVICE)))
+
+
+def test_profiled_layers_are_the_users_modules():
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.nn.Conv2d(3, 64, 3), torch.nn.Conv2d(64, 64, 3)
+
+        def forward(self, x):
+            return torch.relu(self.second(torch.relu(self.first(x))))
+
+    x = torch.randn(2, 3, 64, 64, device=DEVICE)
+    compiled = bridge.compile(torch.jit.script(Net().eval().to(DEVICE)), [x], backend="tensorrt")
+    report = profile(compiled, x)
+    assert {part.module_path for part in report.layers} & {"first", "second"}, str(report)
+    assert any("test_runtime.py" in source for part in report.layers for source in part.sources)
 
 
 def test_torch_compile_with_cuda_graphs(module, eager):
