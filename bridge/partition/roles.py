@@ -22,9 +22,7 @@ _STRUCTURE = {
     "prim::ListUnpack", "prim::GetAttr", "prim::SetAttr", "prim::Constant", "prim::unchecked_cast",
     "aten::__getitem__", "prim::Uninitialized", "prim::Return",
 }  # fmt: skip
-_RANDOM_UNLESS_ZERO = {
-    "aten::scaled_dot_product_attention": "dropout_p", "aten::_scaled_dot_product_attention_math": "dropout_p",
-}  # fmt: skip
+_OFF_SWITCHES = ("train", "dropout_p", "dropout")
 _DROPOUTS = {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout"}
 
 
@@ -158,23 +156,17 @@ class Roles:
         return None
 
     def _why_not_random(self, node: tp.Node) -> str | None:
-        kind = node.kind()
-        named = {a.name: v for a, v in zip(tp.schema(node).arguments, node.inputs(), strict=False)}  # type: ignore[union-attr]
-        if kind in _DROPOUTS:
-            active = not (tp.is_constant(named["train"]) and not tp.constant_value(named["train"]))
-            return "it draws random numbers" if active else None
-        if kind in _RANDOM_UNLESS_ZERO:
-            value = named[_RANDOM_UNLESS_ZERO[kind]]
-            return None if tp.is_constant(value) and tp.constant_value(value) == 0 else "it draws random numbers"
-        if kind in (
-            "aten::lstm",
-            "aten::gru",
-            "aten::rnn_tanh",
-            "aten::rnn_relu",
-            "aten::_native_multi_head_attention",
-        ):
+        """Random numbers are never baked; what draws none where a dropout in it is off draws none."""
+        kind, schema = node.kind(), tp.schema(node)
+        named = {a.name: v for a, v in zip(schema.arguments, node.inputs(), strict=False)} if schema is not None else {}
+        draws = node.isNondeterministic() or kind in _DROPOUTS or "dropout_p" in named
+        if not draws or kind == "aten::_native_multi_head_attention":
             return None
-        return "it draws random numbers" if node.isNondeterministic() else None
+        switches = [named[name] for name in _OFF_SWITCHES if name in named]
+        if kind in _DROPOUTS:
+            switches.append(named["p"])
+        off = any(tp.is_constant(value) and tp.constant_value(value) in (False, 0) for value in switches)
+        return None if off else "it draws random numbers"
 
     def _why_not_values(self, node: tp.Node) -> str | None:
         for value in node.outputs():
@@ -224,6 +216,8 @@ class Roles:
                 if not self.facts.seen.values.get(value.debugName())
                 else None
             )
+        if not tensor.strided:
+            return "TensorRT has no sparse tensors"
         if self.facts.of(value).kind is not Varies.NEVER:
             return "dtype or rank of a tensor depend on the data"
         if self.facts.of(value).shape is Varies.WITH_DATA:

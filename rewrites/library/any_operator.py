@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -48,7 +48,7 @@ class AnyOperator(Lowering):
         call = torch_domain.decode(match.bound["node"])
         overload = overload_of(call.schema)
         require(overload is not None, f"PyTorch has no operator {call.schema.namespace}::{call.schema.operator} here")
-        require_pure(overload)
+        require_pure(overload, call.arguments)
         given = {a.name: a.default for a in call.schema.arguments if a.default is not torch_domain.REQUIRED}
         arguments = {name: plain(value, name, call) for name, value in {**given, **call.arguments}.items()}
         return splice_function(op, self.exporting, overload, arguments)
@@ -74,13 +74,15 @@ def overload_of(schema: torch_domain.Schema) -> Any:
     return getattr(packet, schema.overload or "default", None)
 
 
-def require_pure(overload: Any) -> None:
+def require_pure(overload: Any, arguments: Mapping[str, Any]) -> None:
     """Refuse operators that write into their arguments, draw random numbers, or give what is not a tensor."""
     import torch
 
     schema = overload._schema
     require(not schema.is_mutable, "it writes into its arguments")
-    require(torch.Tag.nondeterministic_seeded not in overload.tags, "it draws random numbers, which stay in PyTorch")
+    off = any(arguments.get(name, True) in (False, 0) for name in ("train", "dropout_p", "dropout"))
+    random = torch.Tag.nondeterministic_seeded in overload.tags and not off
+    require(not random, "it draws random numbers, which stay in PyTorch")
     returns = [str(r.type) for r in schema.returns]
     require(returns and all(r in ("Tensor", "List[Tensor]") for r in returns), "its result is not a tensor")
 
