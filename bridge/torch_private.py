@@ -65,6 +65,18 @@ def schema_of(module: torch.jit.ScriptModule, method: str = "forward") -> _C.Fun
     return module._c._get_method(method).schema
 
 
+def argument_names(module: torch.jit.ScriptModule, method: str = "forward") -> list[str]:
+    """The method's arguments without ``self``; numbered where several have one name, as those of a trace may."""
+    names: list[str] = []
+    for argument in schema_of(module, method).arguments[1:]:
+        name, count = argument.name, 1
+        while name in names:
+            count += 1
+            name = f"{argument.name}_{count}"
+        names.append(name)
+    return names
+
+
 def kept_methods(module: torch.jit.ScriptModule, method: str) -> list[str]:
     """``method`` and the other public methods, which stay as they are."""
     return [method, *(name for name in method_names(module) if name != method and not name.startswith("_"))]

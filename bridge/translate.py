@@ -18,10 +18,10 @@ from bridge.export import Exported, export
 from bridge.export.export import ExporterCrash, onnx_identifier
 from bridge.export.function import Function, function_of
 from bridge.frontend.program import Program
-from bridge.frontend.provenance import identity_of
+from bridge.frontend.provenance import TAG, identity_of
 from bridge.leaves import input_leaves, result_names
 from bridge.partition.segments import Segment
-from bridge.precision import cast, final_layers, truncate
+from bridge.precision import cast, final_layers, narrow_inputs, truncate
 from bridge.runtime.dtypes import name_of
 from bridge.runtime.signature import InputSignature, OutputSignature, Range, Signature
 from bridge.spec import CompileSpec, Leaf
@@ -81,16 +81,34 @@ class Translator:
         counts = dict(Counter(node.op for node in all_nodes(exported.graph)))
         if self.spec.truncate_double:
             truncate(exported.graph)
-        rewriting = self._rewrite(exported.graph)
+        try:
+            rewriting = self._rewrite(exported.graph)
+        except rewrites.RewriteError as error:
+            return self._without(segment, error)
         refused = self._left_over(exported.graph, exported.reasons, rewriting)
         if not refused:
-            self._cast(exported.graph)
+            self._cast(exported.graph, function)
             refused = self._unbuildable(exported.graph, segment)
             exporters_own = self._lowerable(segment, refused.keys() - exported.reasons.keys() - self.as_themselves)
             if exporters_own:
                 self.as_themselves |= exporters_own  # a rule may know another way than the exporter's
                 return self.translate(segment)
         return Translation(exported.graph, function, inputs, outputs, refused, rewriting, counts)
+
+    def _without(self, segment: Segment, error: rewrites.RewriteError) -> Translation:
+        """What is left when a rule of the library fails: the operator as itself, then without it.
+
+        Raises:
+            RewriteError: the rule is the user's own, or the operator at which it failed is not known.
+        """
+        culprit = identity_of(error.node or "")
+        if culprit not in segment.identities or any(str(error.rule).startswith(r.name) for r in self.spec.rules or ()):
+            raise error
+        if culprit not in self.as_themselves:
+            self.as_themselves.add(culprit)
+            return self.translate(segment)
+        _LOG.warning("a rule failed: %s", error)
+        return Translation(None, refused={culprit: f"{error.rule}: {error.what}"})
 
     def translate_whole(self, function: Function, results: list[tp.Value], *, rewrite: bool) -> Translation:
         """A whole method's ONNX graph: as exported, or rewritten and typed for the target.
@@ -107,7 +125,7 @@ class Translator:
             translation.rewriting = self._rewrite(exported.graph)
             translation.refused = self._left_over(exported.graph, exported.reasons, translation.rewriting)
             if not translation.refused:
-                self._cast(exported.graph)
+                self._cast(exported.graph, function)
         return translation
 
     def _export(self, function: Function, inputs: list[str], outputs: list[str], symbols: bool = True) -> Exported:
@@ -168,15 +186,25 @@ class Translator:
                     left[identity] = told.get(identity) or reasons.get(identity) or _NO_WAY
         return left
 
-    def _cast(self, graph: gs.Graph) -> None:
+    def _cast(self, graph: gs.Graph, function: Function) -> None:
         if self.spec.precision in _HALVES:
             report = cast(graph, self.spec.precision, keep_fp32=[final_layers(graph)])
             _LOG.info("%s", report)
+            named = zip(function.inputs, self._input_names(function), strict=True)
+            narrow_inputs(graph, {name: dtype for value, name in named if (dtype := self.taken(value)) in _HALVES})
+
+    def taken(self, value: tp.Value) -> torch.dtype:
+        """The dtype in which an engine takes a segment's input: the spec's where that is the only difference."""
+        leaf, seen = self.leaf_of.get(value.debugName()), self.program.facts.tensor(value)
+        assert seen is not None
+        if leaf and leaf.dtype in _HALVES and seen.dtype is torch.float32 and self.spec.precision in _HALVES:
+            return leaf.dtype
+        return torch.float32 if seen.dtype is torch.float64 else seen.dtype
 
     def _unbuildable(self, graph: gs.Graph, segment: Segment) -> dict[int, str]:
         if self.checker is None:
             return {}
-        own = set(segment.identities)
+        own = {node.i(TAG) for node in segment.operators}
         refused = {}
         for refusal in self.checker.refusals(graph):
             identity = identity_of(refusal.node_name)
@@ -198,7 +226,7 @@ class Translator:
             low, high = (low, middle) if self._fails(segment, middle) else (middle, high)
         node = segment.nodes[high - 1]
         first = str(crash).splitlines()[0]
-        return {segment.identities[segment.nodes.index(node)]: f"torch.onnx fails at it: {first}"}
+        return {node.i(TAG): f"torch.onnx fails at it: {first}"}
 
     def _fails(self, segment: Segment, count: int) -> bool:
         nodes = segment.nodes[:count]
@@ -258,7 +286,7 @@ def signature_of(
     for position, (value, name) in enumerate(zip(translation.function.inputs, translation.input_names, strict=True)):
         leaf, seen = translator.leaf_of.get(value.debugName()), translator.program.facts.tensor(value)
         assert seen is not None
-        taken = torch.float32 if seen.dtype is torch.float64 else seen.dtype
+        taken = translator.taken(value)
         accepts = tuple(name_of(d) for d in (torch.float32, torch.float16, torch.bfloat16) if d is not taken)
         dims: list[int | Range] = []
         for axis, (low, usual, high) in enumerate(zip(*ranges[name], strict=True)):
@@ -277,7 +305,7 @@ def signature_of(
                 name, name_of(seen.dtype), _output_dims(sizes or (None,) * seen.rank, tensor.shape, symbols)
             )
         )
-    return Signature(tuple(inputs), tuple(outputs), {})
+    return Signature(tuple(inputs), tuple(outputs), {"cuda_graphs": True} if translator.spec.cuda_graphs else {})
 
 
 def _output_dims(sizes: Sequence[int | None], shape: Any, symbols: Mapping[str, str]) -> tuple[int | str, ...]:

@@ -52,7 +52,7 @@ def load(module: Any, spec: CompileSpec, method: str = "forward", *, wants_gpu: 
         ExportError: an nn.Module that can be neither scripted nor exported nor traced.
     """
     with quiet_exporter():
-        scripted, spec, adapt = _scripted(module, spec, method)
+        scripted, spec, adapt = _scripted(module, spec.computed_in(parameter_dtype(module)), method)
         return _prepared(scripted, spec, method, adapt, _home(scripted, spec, wants_gpu))
 
 
@@ -109,7 +109,13 @@ def device_of(module: torch.nn.Module) -> torch.device:
 
 def default_dtype(module: torch.nn.Module) -> torch.dtype:
     """The dtype of floating inputs that state none: that of the module's parameters."""
-    return next((p.dtype for p in module.parameters() if p.dtype.is_floating_point), torch.float32)
+    return parameter_dtype(module) or torch.float32
+
+
+def parameter_dtype(module: Any) -> torch.dtype | None:
+    """That of a module's first floating parameter; None without one."""
+    parameters = module.parameters() if isinstance(module, torch.nn.Module) else ()
+    return next((p.dtype for p in parameters if p.dtype.is_floating_point), None)
 
 
 def _prepared(
@@ -126,7 +132,7 @@ def _prepared(
             f"inputs: not given; {method}({needed}) needs their shapes",
             hint="bridge.compile(module, [bridge.Input((1, 3, 224, 224))])",
         )
-    spec = spec.bind_names([a.name for a in arguments], optional=optional, method=method)
+    spec = spec.bind_names(tp.argument_names(module, method), optional=optional, method=method)
     dtype = default_dtype(module)
     leaves = spec.flat_inputs(dtype)
     known = [_argument(position, a, spec, leaves) for position, a in enumerate(arguments)]

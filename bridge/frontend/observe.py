@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from bridge import torch_private as tp
 from bridge.errors import SpecError
@@ -131,7 +132,7 @@ def observe(module: torch.jit.ScriptModule, method: str, examples: Sequence[tupl
             _seen[:] = [[] for _ in names]
             try:
                 with torch.no_grad(), torch.random.fork_rng(devices=[]), _unoptimized(False):
-                    observed(state, *copy.deepcopy(example))
+                    observed(state, *_copied(example))
             except Exception as error:
                 if position == 0:
                     raise _does_not_run(error) from error
@@ -146,6 +147,13 @@ def together(runs: Sequence[Observations]) -> Observations:
         for name, seen in run.values.items():
             found.values.setdefault(name, []).extend(seen)
     return found
+
+
+def _copied(example: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A deep copy of the arguments, what they share included; compressed sparse tensors have no deep copy of their own."""
+    sparse = [t for t in pytree.tree_leaves(example) if isinstance(t, torch.Tensor) and t.layout is not torch.strided]
+    copied: tuple[Any, ...] = copy.deepcopy(example, {id(tensor): tensor.clone() for tensor in sparse})
+    return copied
 
 
 def _does_not_run(error: Exception) -> SpecError:

@@ -63,7 +63,7 @@ class Program:
     @property
     def arguments(self) -> list[str]:
         """The method's argument names without ``self``."""
-        return [argument.name for argument in tp.schema_of(self.module, self.method).arguments][1:]
+        return tp.argument_names(self.module, self.method)
 
     def observe_range(self, examples: Sequence[tuple[Any, ...]]) -> None:
         """Runs further examples, at the smallest and largest shapes, to know the range of every value's shape."""
