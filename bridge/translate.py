@@ -294,7 +294,7 @@ def signature_of(
             dims.append(low if low == high else Range(low, usual, high, str(symbol)))
             symbols.setdefault(str(symbol), f"i{position}.{axis}")
         allowed = accepts if halves and leaf and taken.is_floating_point else ()
-        allowed += (name_of(seen.dtype),) if taken is not seen.dtype else ()
+        allowed += (name_of(seen.dtype),) if name_of(seen.dtype) not in (name_of(taken), *allowed) else ()
         inputs.append(InputSignature(name, name_of(taken), allowed, tuple(dims)))
     outputs = []
     for value, name, tensor in zip(segment.outputs, translation.output_names, translation.graph.outputs, strict=True):

@@ -2,6 +2,7 @@
 
 from bridge.precision.casting import CastReport, Kept, cast
 from bridge.precision.double import truncate
+from bridge.precision.edges import narrow_inputs
 from bridge.precision.policy import Predicate, final_layers
 
-__all__ = ["CastReport", "Kept", "Predicate", "cast", "final_layers", "truncate"]
+__all__ = ["CastReport", "Kept", "Predicate", "cast", "final_layers", "narrow_inputs", "truncate"]

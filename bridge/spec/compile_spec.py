@@ -7,7 +7,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -21,6 +21,7 @@ from bridge.spec.inputs import Dims, Input
 from bridge.spec.structure import Constant, Leaf, check_names, dynamic_axes, filled, leaves_of
 
 Which = Literal["min", "opt", "max"]
+_HALVES = (torch.float16, torch.bfloat16)
 
 _CHECKS: dict[str, checks.Check] = {
     "inputs": checks.optional(checks.inputs),
@@ -127,6 +128,8 @@ class CompileSpec(metaclass=_Translating):
     progress: Callable[[str, int, int], None] | None = None
     argument_names: Sequence[str] | None = None
 
+    _module_dtype: ClassVar[torch.dtype | None] = None
+
     def __setattr__(self, name: str, value: object) -> None:
         for known, given in _known(translated({name: value})).items():
             settled = _CHECKS[known](known, given)
@@ -200,14 +203,26 @@ class CompileSpec(metaclass=_Translating):
         Given examples are used as they are where the shape is theirs; the rest is drawn from ``seed``.
         """
         generator = torch.Generator().manual_seed(seed)
+        widened = _HALVES if self.precision in _HALVES and self._module_dtype is torch.float32 else ()
 
         def example(leaf: Leaf) -> Any:
             if not leaf.is_tensor:
                 return leaf.value
             assert leaf.dtype is not None
-            return example_tensor(leaf.value, getattr(leaf, f"{which}_shape"), leaf.dtype, generator)
+            example = example_tensor(leaf.value, getattr(leaf, f"{which}_shape"), leaf.dtype, generator)
+            return example.float() if leaf.dtype in widened else example
 
         return self.nest([example(leaf) for leaf in self.flat_inputs(default_dtype)])
+
+    def computed_in(self, dtype: torch.dtype | None) -> CompileSpec:
+        """A copy for a module whose parameters have this dtype.
+
+        An FP32 module that is compiled for half precision may be given half inputs: the engine takes them so, while the
+        module itself, run on `example_inputs`, gets FP32.
+        """
+        bound = copy.copy(self)
+        object.__setattr__(bound, "_module_dtype", dtype)
+        return bound
 
     def bind_names(
         self, argument_names: Sequence[str], *, optional: Collection[str] = (), method: str = "forward"
