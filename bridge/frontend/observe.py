@@ -185,10 +185,11 @@ def _instrument(graph: tp.Graph) -> list[str]:
     absent = _maybe_absent(graph)
     for block in list(tp.blocks(graph)):
         nodes = list(block.nodes())
-        for value in block.inputs() if nodes else ():
-            observer = _create(graph, value, names, nodes[0]) if value.debugName() not in absent else None
+        first = nodes[0] if nodes else graph.return_node() if block is graph else None
+        for value in block.inputs() if first is not None else ():
+            observer = _create(graph, value, names, first) if value.debugName() not in absent else None
             if observer is not None:
-                observer.insertBefore(nodes[0])
+                observer.insertBefore(first)
         for node in nodes:
             for value in node.outputs() if node.kind() != "prim::Constant" else ():
                 if value.debugName() in absent:
