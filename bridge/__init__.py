@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bridge.compare import ComparisonReport, compare
     from bridge.compile import compile
     from bridge.debug import debug
+    from bridge.diff import DiffReport, diff
     from bridge.errors import (
         BridgeError,
         BuildError,
@@ -39,6 +40,7 @@ _HOMES = {
     "compile": "bridge.compile",
     **dict.fromkeys(("ComparisonReport", "compare"), "bridge.compare"),
     "debug": "bridge.debug",
+    **dict.fromkeys(("DiffReport", "diff"), "bridge.diff"),
     **dict.fromkeys(("CompileSpec", "Constant", "Device", "Input"), "bridge.spec"),
     "inspect": "bridge.runtime.inspection",
     **dict.fromkeys(("ProfileReport", "profile"), "bridge.profiling"),
@@ -55,6 +57,7 @@ __all__ = [
     "CompileSpec",
     "Constant",
     "Device",
+    "DiffReport",
     "EngineError",
     "ExportError",
     "Input",
@@ -69,6 +72,7 @@ __all__ = [
     "configure",
     "convert_method_to_trt_engine",
     "debug",
+    "diff",
     "dryrun",
     "embed_engine_in_new_module",
     "inspect",

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bridge import torch_private as tp
+from bridge.backends.element_types import all_onnx_nodes, element_types
+from bridge.backends.weights import detach_weights
 from bridge.frontend.provenance import TAG
-from bridge.runtime.dtypes import name_of_onnx
+from bridge.runtime.dtypes import NAMES_OF_ONNX_NUMBERS
 from bridge.runtime.plan import Plan, made_with
 from bridge.runtime.record import EngineRecord, OriginRecord, Record
 from bridge.spec import CompileSpec
-from bridge.translate import all_nodes
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
@@ -54,15 +55,18 @@ def _engine(translation: Translation, segment: Segment, call: Call, place: str) 
         Plan.from_tensor(call.plan).digest,
         tuple(segment.identities),
         place,
-        tuple((node.name, node.op, _dtype(node)) for node in all_nodes(translation.graph)),
+        tuple(_onnx_nodes(translation.graph)),
         translation.exported,
         translation.rewriting.counts,
     )
 
 
-def _dtype(node: gs.Node) -> str:
-    kind = node.outputs[0].dtype if node.outputs else None
-    return name_of_onnx(kind) if kind is not None else ""
+def _onnx_nodes(graph: gs.Graph) -> Iterator[tuple[str, str, str]]:
+    model, _ = detach_weights(graph)
+    types = element_types(model)
+    for node in all_onnx_nodes(model.graph):
+        kind = types.get(node.output[0], 0) if node.output else 0
+        yield node.name, node.op_type, NAMES_OF_ONNX_NUMBERS.get(kind, "")
 
 
 def bodies_of(program: Program) -> list[tuple[tp.Block, str]]:
@@ -118,5 +122,5 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple | set | frozenset):
         return ", ".join(_text(item) for item in value)
     if callable(value) or hasattr(value, "rewrite"):
-        return getattr(value, "name", None) or getattr(value, "__name__", type(value).__name__)
+        return str(getattr(value, "name", None) or getattr(value, "__name__", type(value).__name__))
     return str(value)

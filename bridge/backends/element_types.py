@@ -54,6 +54,14 @@ def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
+def all_onnx_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph, each before those of its bodies."""
+    for node in graph.node:
+        yield node
+        for body in bodies(node):
+            yield from all_onnx_nodes(body)
+
+
 def _scope(graph: onnx.GraphProto, model: onnx.ModelProto, types: dict[str, int]) -> None:
     for value in (*graph.input, *graph.value_info, *graph.output):
         if value.type.tensor_type.elem_type:

@@ -7,15 +7,14 @@ each weight in a section of its own that the session uses in place.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import onnx
 import onnx_graphsurgeon as gs
 import torch
 
 from bridge.backends.base import DEFAULTS, BuildSettings, Progress, Refusal
 from bridge.backends.bfloat16 import emulate_bfloat16
-from bridge.backends.element_types import bodies, element_types
+from bridge.backends.element_types import all_onnx_nodes, element_types
 from bridge.backends.ort_kernels import BFLOAT16, missing
 from bridge.backends.weights import bindings, detach_weights
 from bridge.errors import BuildError, EngineError
@@ -44,7 +43,7 @@ class OnnxRuntime:
         types = {name: kind for name, kind in element_types(model).items() if kind != BFLOAT16}
         return [
             Refusal(node.name, node.op_type, reason)
-            for node in _all_nodes(model.graph)
+            for node in all_onnx_nodes(model.graph)
             if (reason := missing(node, model, types)) is not None
         ]
 
@@ -92,13 +91,6 @@ def _emulation_notes(count: int) -> tuple[str, ...]:
     note = f"ONNX Runtime has no BF16 arithmetic: {count} nodes compute in FP32 and round their results to BF16"
     log.warning("%s", note)
     return (note,)
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for body in bodies(node):
-            yield from _all_nodes(body)
 
 
 BACKEND = OnnxRuntime()

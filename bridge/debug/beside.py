@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from bridge import backends
+from bridge import torch_private as tp
 from bridge.compare.arrays import Array, as_numpy
 from bridge.compare.layers import BATCH_BYTES
 from bridge.compare.sides import OnnxSide, leaving
@@ -61,18 +63,27 @@ def alone() -> Beside:
 
 def with_onnx(loaded: Loaded) -> Beside:
     """The ONNX graphs, in ONNX Runtime; nothing is built."""
-    partition, _ = divide_and_build(loaded, Planner(loaded.spec.backend))
+    partition, _ = divide_and_build(_open(loaded), Planner(loaded.spec.backend))
     return _of(partition, {})
 
 
 def with_engines(loaded: Loaded) -> Beside:
     """The ONNX graphs and the engines, which are built."""
-    partition, calls = divide_and_build(loaded, backends.select(loaded.spec.backend))
+    partition, calls = divide_and_build(_open(loaded), backends.select(loaded.spec.backend))
     return _of(partition, {key: Engine(call.plan, call.signature) for key, call in calls.items()})
+
+
+def _open(loaded: Loaded) -> Loaded:
+    """The same, compiled with branches and loops outside engines, as for CUDA graphs: what is in them can be seen."""
+    spec = copy.copy(loaded.spec)
+    spec.cuda_graphs = True
+    return replace(loaded, spec=spec)
 
 
 def with_compiled(loaded: Loaded, compiled: torch.nn.Module) -> Beside:
     """The ONNX graphs, and the engines of a module that was compiled from this one.
+
+    Of branches and loops that are in an engine as a whole, only the results are seen.
 
     Raises:
         SpecError: the module has other engines than this one with this spec comes to.
@@ -114,6 +125,7 @@ class SegmentGraph:
     """A segment's ONNX graph in ONNX Runtime; its results are kept for one batch of tensors at a time.
 
     Attributes:
+        identities: of the nodes in the engine, those in bodies of its branches and loops too.
         nodes: names of the ONNX nodes that stand for each TorchScript node, by identity.
         results: which ONNX tensor stands for a value of PyTorch, by the value's name.
     """
@@ -123,6 +135,8 @@ class SegmentGraph:
         self.segment, self.translation, self.position = segment, translation, position
         self.side = OnnxSide(f"the ONNX graph of engine {position}", *detached(translation))
         self.sources = [value.debugName() for value in translation.function.inputs]
+        inside = [inner for node in segment.nodes for block in node.blocks() for inner in tp.walk(block)]
+        self.identities = {node.i(TAG) for node in (*segment.nodes, *inside)}
         self.nodes: dict[int, list[str]] = {}
         for step in self.side.steps:
             if isinstance(step.key, int):

@@ -57,8 +57,9 @@ def debug(
     Args:
         module: as for `bridge.compile`; or a compiled module, whose engines then run as single steps.
         inputs: the arguments of one call: a tensor, a tuple of arguments, or a dict by name.
-        beside: ``"onnx"``; ``"engine"``: also the engines, which are built; a module that was compiled from this one
-            with the same spec, or its path: also its engines; None: nothing.
+        beside: ``"onnx"``; ``"engine"``: also the engines, which are built, with branches and loops outside; a module
+            that was compiled from this one with the same spec, or its path: also its engines, and of branches and loops
+            that are in one as a whole, the results only; None: nothing.
         breakpoints: where to stop: operators (``"aten::softmax"``, ``"aten::*norm"``), module paths
             (``"encoder.layer.0"``) and source lines (``"model.py:12"``).
         stop_at_difference: whether to stop wherever an error begins.
@@ -247,7 +248,7 @@ class _Judge:
         inputs = _named(node.inputs(), event.inputs)
         outputs = _named(node.outputs(), event.outputs)
         origin = self.loaded.program.provenance[identity]
-        if self.graph is None or identity not in set(self.graph.segment.identities):
+        if self.graph is None or identity not in self.graph.identities:
             return DebugStep(number, origin, self._outside(node), event.place, inputs, outputs)
         found, worst = self._compared(self.graph, outputs)
         arriving = max((self.errors.get(value.debugName(), 0.0) for value in node.inputs()), default=0.0)

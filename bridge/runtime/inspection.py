@@ -36,6 +36,7 @@ class EngineInspection:
         layers: a dict for each layer, with its name, type and origin as far as the backend tells; None where the engine
             cannot be opened here.
         why_no_layers: why there are none.
+        device_memory: bytes that a run needs on the GPU for activations; None where the backend does not tell.
     """
 
     header: PlanHeader
@@ -45,6 +46,7 @@ class EngineInspection:
     calls: int = 1
     layers: list[dict[str, Any]] | None = None
     why_no_layers: str | None = None
+    device_memory: int | None = None
 
     def __str__(self) -> str:
         header = self.header
@@ -58,6 +60,7 @@ class EngineInspection:
         if self.signature is not None:
             lines += [f"  option  {name} = {value}" for name, value in self.signature.options.items()]
         lines += [f"  note    {note}" for note in header.notes]
+        lines += [f"  memory  {_bytes(self.device_memory)} for activations"] if self.device_memory is not None else []
         lines += [f"  made with {', '.join(f'{name} {version}' for name, version in header.made_with.items())}"]
         lines += [f"  called in {self.calls} places"] if self.calls > 1 else []
         return "\n".join([*lines, *self._layer_lines()])
@@ -163,16 +166,17 @@ def _of_module(module: torch.nn.Module, layers: bool) -> Inspection:
 
 
 def _of_plan(plan: Plan, signature: Signature | None = None, calls: int = 1, *, layers: bool) -> EngineInspection:
-    listed, why = _layers(plan) if layers else (None, "not asked for")
-    return EngineInspection(plan.header, plan.digest, plan.to_tensor().numel(), signature, calls, listed, why)
+    listed, why, memory = _layers(plan) if layers else (None, "not asked for", None)
+    return EngineInspection(plan.header, plan.digest, plan.to_tensor().numel(), signature, calls, listed, why, memory)
 
 
-def _layers(plan: Plan) -> tuple[list[dict[str, Any]] | None, str | None]:
-    """The engine's layers, or why they cannot be had here."""
+def _layers(plan: Plan) -> tuple[list[dict[str, Any]] | None, str | None, int | None]:
+    """The engine's layers, or why they cannot be had here; and the memory of a run."""
     try:
-        return load(plan, session_device(plan.header.backend, [])).describe(), None
+        session = load(plan, session_device(plan.header.backend, []))
+        return session.describe(), None, getattr(session, "device_memory", None)
     except BridgeError as error:
-        return None, error.why or error.what
+        return None, error.why or error.what, None
 
 
 def _binding(binding: Binding) -> str:
@@ -188,7 +192,7 @@ def _profile(profile: Mapping[str, tuple[tuple[int, ...], ...]]) -> str:
 
 
 def _layer(layer: Mapping[str, Any]) -> str:
-    return "  ".join(str(layer[key]) for key in ("name", "type", "from") if layer.get(key))
+    return "  ".join(str(layer[key]) for key in ("name", "type", "precision", "from") if layer.get(key))
 
 
 def _bytes(count: int) -> str:
