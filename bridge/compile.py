@@ -128,7 +128,9 @@ class _Divider:
 
     def _attempt(self, refused: dict[int, str]) -> Partition:
         modules = {str(m) for m in self.spec.torch_executed_modules}
-        policy = Policy(refused, set(self.spec.torch_executed_ops), modules, self.spec.truncate_double)
+        policy = Policy(
+            refused, set(self.spec.torch_executed_ops), modules, self.spec.truncate_double, not self.spec.cuda_graphs
+        )
         roles = Roles(self.program, self.memory, policy)
         partition = Partition(
             self.translator, roles, cut(self.program.graph, roles, self.memory), refused=dict(roles.reasons)
@@ -175,14 +177,15 @@ class _Builder:
         for segment in partition.segments:
             translation = partition.translations[id(segment)]
             reason, shapes = None, None
-            if len(segment.nodes) < self.spec.min_block_size:
+            if len(segment.operators) < self.spec.min_block_size:
                 reason = "its segment is smaller than min_block_size"
             elif (shapes := ranges.of(translation)) is None:
                 reason = "the range of a shape that it is given is not known"
             else:
                 reason = self._plan(translation, shapes)
             if reason is not None:
-                return {}, dict.fromkeys(segment.identities, reason)
+                tried = shapes is not None and segment.control  # without them the rest may well be built
+                return {}, {node.i(TAG): reason for node in tried or segment.operators}
             assert translation.function is not None and shapes is not None
             signature = signature_of(translation, partition.translator, segment, shapes)
             calls[id(segment)] = Call(

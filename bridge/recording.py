@@ -53,7 +53,7 @@ def _engine(translation: Translation, segment: Segment, call: Call, place: str) 
     assert translation.graph is not None and translation.rewriting is not None
     return EngineRecord(
         Plan.from_tensor(call.plan).digest,
-        tuple(segment.identities),
+        tuple(node.i(TAG) for node in segment.operators),
         place,
         tuple(_onnx_nodes(translation.graph)),
         translation.exported,
@@ -87,9 +87,12 @@ def _is_derived(block: tp.Block, program: Program) -> bool:
 
 
 def place_of(segment: Segment, bodies: list[tuple[tp.Block, str]]) -> str:
-    """Where a segment is: ``"graph"``, or the If or Loop in one of whose bodies it is."""
+    """Where a segment is: ``"graph"``, or the If or Loop in one of whose bodies it is; and what it has of bodies."""
     own = segment.nodes[0].owningBlock()
-    return next((place for block, place in bodies if block == own), "graph")
+    place = next((place for block, place in bodies if block == own), "graph")
+    within = [block for node in segment.operators for block in node.blocks()]
+    derived = [told for block, told in bodies if told.endswith(_DERIVED) and any(block == inner for inner in within)]
+    return ", with ".join([place, *derived])
 
 
 def settings_of(spec: CompileSpec) -> dict[str, str]:

@@ -16,6 +16,7 @@ from bridge.backends.weights import bindings
 from bridge.compile import Partition, divide_and_build
 from bridge.errors import EngineError
 from bridge.frontend.load import Loaded, load
+from bridge.frontend.provenance import TAG
 from bridge.partition.roles import Role
 from bridge.partition.segments import Segment
 from bridge.recording import bodies_of, place_of
@@ -226,7 +227,8 @@ def _segment(partition: Partition, loaded: Loaded, segment: Segment, profile: Pr
     translation = partition.translations[id(segment)]
     graph, rewriting = translation.graph, translation.rewriting
     assert graph is not None and rewriting is not None
-    origins = [loaded.program.provenance[identity] for identity in segment.identities]
+    identities = [node.i(TAG) for node in segment.operators]
+    origins = [loaded.program.provenance[identity] for identity in identities]
     return PlannedSegment(
         dict(Counter(origin.operator for origin in origins).most_common()),
         tuple(map(str, origins)),

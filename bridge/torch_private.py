@@ -108,7 +108,31 @@ def blocks(block: Graph | Block) -> Iterator[Graph | Block]:
             yield from blocks(inner)
 
 
-def values(graph: Graph) -> Iterator[Value]:
+def inside(node: Node) -> Iterator[Node]:
+    """All nodes in a node's own blocks."""
+    for block in node.blocks():
+        yield from walk(block)
+
+
+def reads(node: Node) -> Iterator[Value]:
+    """Values that a node needs: its inputs, and what its blocks take from outside; each once."""
+    own = {value.debugName() for block in node.blocks() for value in values(block)}
+    read = [*node.inputs(), *(value for inner in inside(node) for value in inner.inputs())]
+    read += [value for block in node.blocks() for inner in blocks(block) for value in inner.outputs()]
+    for value in read:
+        if value.debugName() not in own:
+            own.add(value.debugName())
+            yield value
+
+
+def results(node: Node) -> Iterator[Value]:
+    """What a node gives, then all values in its blocks, in one fixed order."""
+    yield from node.outputs()
+    for block in node.blocks():
+        yield from values(block)
+
+
+def values(graph: Graph | Block) -> Iterator[Value]:
     """All values of a graph, those of inner blocks too, in one fixed order."""
     for block in blocks(graph):
         yield from block.inputs()

@@ -89,7 +89,7 @@ def _import(proto: bytes, program: Program) -> gs.Graph:
     return gs.import_onnx(model)
 
 
-def _name_nodes(graph: onnx.GraphProto, program: Program) -> None:
+def _name_nodes(graph: onnx.GraphProto, program: Program, counts: dict[str, int] | None = None) -> None:
     """Moves identities from attributes into names; a node without one takes that of the node it feeds."""
     identities = [_take_identity(node) for node in graph.node]
     wanted: dict[str, int] = {}
@@ -100,7 +100,7 @@ def _name_nodes(graph: onnx.GraphProto, program: Program) -> None:
             for name in _reads(node):
                 wanted[name] = identity
     made: dict[str, int] = {}
-    counts: dict[str, int] = {}
+    counts = {} if counts is None else counts
     for node, identity in zip(graph.node, identities, strict=True):
         if identity is None:
             identity = next(
@@ -111,7 +111,7 @@ def _name_nodes(graph: onnx.GraphProto, program: Program) -> None:
         node.name = _unique(_name(node, identity, program), counts)
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
-                _name_nodes(attribute.g, program)
+                _name_nodes(attribute.g, program, counts)
 
 
 def _reads(node: onnx.NodeProto) -> list[str]:

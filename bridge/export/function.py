@@ -82,7 +82,7 @@ class _Builder:
 
     def _large_constants(self, segment: Segment) -> list[tp.Value]:
         found: dict[str, tp.Value] = {}
-        pending = [value for node in segment.nodes for value in node.inputs()]
+        pending = [value for node in segment.nodes for value in tp.reads(node)]
         while pending:
             value = pending.pop()
             if value.debugName() in self.boundary or value.debugName() in found:
@@ -113,13 +113,14 @@ class _Builder:
             copy.setType(tp.tensor_type(tensor.dtype, sizes))
 
     def _copy(self, node: tp.Node) -> None:
-        for value in node.inputs():
+        for value in tp.reads(node):
             if value.debugName() not in self.copies:
                 self._copy(value.node())
         copy = tp.copy_into(self.function.graph, node, self.copies)
         self.function.graph.appendNode(copy)
-        self.function.nodes[node.i(TAG)] = node
+        self.function.nodes.update((inner.i(TAG), inner) for inner in (node, *tp.inside(node)))
         for value, copied in zip(node.outputs(), copy.outputs(), strict=True):
             self.copies[value.debugName()] = copied
-            if value.type().kind() == "TensorType" and node.kind() != "prim::Constant":
+        for value, copied in zip(tp.results(node), tp.results(copy), strict=True):
+            if value.type().kind() == "TensorType" and not tp.is_constant(value):
                 self._set_type(copied, value)

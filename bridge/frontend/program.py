@@ -99,6 +99,7 @@ def prepare(
     tp.simplify(graph)
     tp.remove_mutation(graph)
     tp.unroll_constant_loops(graph)
+    _hoist_attributes(frozen, graph)
     tp.simplify(graph)
     _retag(frozen, graph, table)
     facts = Facts(Observations())
@@ -163,8 +164,7 @@ def _settle_devices(graph: tp.Graph, device: torch.device) -> None:
 
 def _settle_absent_parameters(module: torch.jit.ScriptModule, graph: tp.Graph) -> None:
     """Makes parameters that are None (a bias that is not there) constants, unless the module ever sets them."""
-    graphs = (tp.graph_of(module, name) for name in tp.method_names(module))
-    set_ = {node.s("name") for one in graphs for node in tp.walk(one) if node.kind() == "prim::SetAttr"}
+    set_ = _set_attributes(module)
     owners: dict[str, Any] = {next(iter(graph.inputs())).debugName(): module}
     for node in list(tp.walk(graph)):
         if node.kind() != "prim::GetAttr" or node.input().debugName() not in owners:
@@ -174,6 +174,27 @@ def _settle_absent_parameters(module: torch.jit.ScriptModule, graph: tp.Graph) -
             node.output().replaceAllUsesWith(tp.constant(graph, None, node))
         elif not isinstance(value, torch.Tensor):
             owners[node.output().debugName()] = value
+
+
+def _set_attributes(module: torch.jit.ScriptModule) -> set[str]:
+    """Names of attributes that some method replaces."""
+    graphs = (tp.graph_of(module, name) for name in tp.method_names(module))
+    return {node.s("name") for one in graphs for node in tp.walk(one) if node.kind() == "prim::SetAttr"}
+
+
+def _hoist_attributes(module: torch.jit.ScriptModule, graph: tp.Graph) -> None:
+    """Reads parameters, and whatever else no method replaces, once and first, not in branches and loops."""
+    replaced = _set_attributes(module)
+    owners = {next(iter(graph.inputs())).debugName()}
+    last: tp.Node | None = None
+    for node in list(tp.walk(graph)):
+        if node.kind() == "prim::GetAttr" and node.input().debugName() in owners and node.s("name") not in replaced:
+            owners.add(node.output().debugName())
+            if last is not None:
+                node.moveAfter(last)
+            elif node != (first := next(iter(graph.nodes()))):
+                node.moveBefore(first)
+            last = node
 
 
 def _retag(module: torch.jit.ScriptModule, graph: tp.Graph, table: Provenance) -> None:

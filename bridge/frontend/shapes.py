@@ -71,7 +71,7 @@ def _body(block: tp.Block) -> tuple[list[tuple[tp.Value, tp.Value]], tp.Graph]:
     pairs = [(value, copies[value.debugName()]) for value in (*parameters, *free)]
     for node in block.nodes():
         copy = copied.appendNode(tp.copy_into(copied, node, copies))
-        for original, twin in zip(_values_of(node), _values_of(copy), strict=True):
+        for original, twin in zip(tp.results(node), tp.results(copy), strict=True):
             copies[original.debugName()] = twin
             pairs.append((original, twin))
     for value in block.outputs():
@@ -79,16 +79,9 @@ def _body(block: tp.Block) -> tuple[list[tuple[tp.Value, tp.Value]], tp.Graph]:
     return pairs, copied
 
 
-def _values_of(node: tp.Node) -> Iterator[tp.Value]:
-    """What a node gives, then all values in its blocks, in one fixed order."""
-    yield from node.outputs()
-    for block in node.blocks():
-        yield from tp.values(block)  # type: ignore[arg-type]
-
-
 def _free(block: tp.Block) -> Iterator[tp.Value]:
     """Values that a block reads from outside, each once."""
-    own = {value.debugName() for value in tp.values(block)}  # type: ignore[arg-type]
+    own = {value.debugName() for value in tp.values(block)}
     read = [value for node in tp.walk(block) for value in node.inputs()]
     read += [value for inner in tp.blocks(block) for value in inner.outputs()]
     for value in read:

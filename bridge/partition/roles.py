@@ -43,12 +43,14 @@ class Policy:
         executed_ops: operators that the user leaves to PyTorch.
         executed_modules: submodule paths or types that the user leaves to PyTorch.
         truncate_double: whether float64 is computed as float32.
+        control: whether branches and loops may go into engines as a whole.
     """
 
     refused: Mapping[int, str] = field(default_factory=dict)
     executed_ops: Collection[str] = ()
     executed_modules: Collection[str] = ()
     truncate_double: bool = False
+    control: bool = True
 
 
 class Roles:
@@ -58,6 +60,7 @@ class Roles:
         self.program, self.memory, self.policy = program, memory, policy
         self.facts = program.facts
         self.reasons: dict[int, str] = {}
+        self.turns: set[str] = set()  # counters of loops that may go into engines
         self._roles: dict[int, Role] = {}
         for node in tp.walk(program.graph):
             self._roles[node.i(TAG)] = self._decide(node)
@@ -70,6 +73,20 @@ class Roles:
         """Leaves a node to PyTorch."""
         self._roles[node.i(TAG)] = Role.TORCH
         self.reasons[node.i(TAG)] = reason
+
+    def settle(self, node: tp.Node, role: Role) -> None:
+        """Gives a node a role that needs no reason."""
+        self._roles[node.i(TAG)] = role
+        self.reasons.pop(node.i(TAG), None)
+
+    def decide_again(self, node: tp.Node) -> Role:
+        """What a node would be now, all others as they are."""
+        kept = self.reasons.pop(node.i(TAG), None)
+        role = self._decide(node)
+        self.reasons.pop(node.i(TAG), None)
+        if kept is not None:
+            self.reasons[node.i(TAG)] = kept
+        return role
 
     def _decide(self, node: tp.Node) -> Role:
         if node.kind() == "prim::Constant" or self._is_free(node):
@@ -135,6 +152,13 @@ class Roles:
         return str(value.type().annotation_str) == "List[Tensor]"
 
     def _why_not(self, node: tp.Node) -> str | None:
+        told = self.why_not_wanted(node)
+        if told is None and tp.schema(node) is None:
+            told = "a construct of TorchScript that has no meaning in ONNX"
+        return told or self._why_not_memory(node) or self._why_not_random(node) or self._why_not_values(node)
+
+    def why_not_wanted(self, node: tp.Node) -> str | None:
+        """Why the user or the target wants a node in PyTorch."""
         identity, kind = node.i(TAG), node.kind()
         origin = self.program.provenance[identity]
         if identity in self.policy.refused:
@@ -143,9 +167,7 @@ class Roles:
             return "torch_executed_ops names it"
         if any(_within(origin.module_path, origin.module_type, name) for name in self.policy.executed_modules):
             return "torch_executed_modules names its module"
-        if tp.schema(node) is None:
-            return "a construct of TorchScript that has no meaning in ONNX"
-        return self._why_not_memory(node) or self._why_not_random(node) or self._why_not_values(node)
+        return None
 
     def _why_not_memory(self, node: tp.Node) -> str | None:
         if any(self.memory.written(value) for value in (*node.inputs(), *node.outputs())):
@@ -182,10 +204,10 @@ class Roles:
         return value.type().kind() == "TensorType" or self._of_tensors(value)
 
     def _why_not_value(self, value: tp.Value) -> str | None:
-        if tp.is_constant(value) and value.type().kind() != "TensorType":
+        if value.debugName() in self.turns or (tp.is_constant(value) and value.type().kind() != "TensorType"):
             return None
         if value.type().kind() == "TensorType":
-            return self._why_not_tensor(value)
+            return self.why_not_tensor(value)
         made = value.node()
         if made.kind() == "prim::ListConstruct":
             inside = (self._why_not_value(item) for item in made.inputs() if item.type().kind() == "TensorType")
@@ -204,7 +226,7 @@ class Roles:
             return f"an argument ({value.type().annotation_str}) depends on the data"
         return None
 
-    def _why_not_tensor(self, value: tp.Value) -> str | None:
+    def why_not_tensor(self, value: tp.Value) -> str | None:
         if tp.is_constant(value):
             tensor = tp.constant_value(value)
             scalar = not isinstance(tensor, torch.Tensor) or (tensor.dtype is torch.float64 and tensor.ndim == 0)

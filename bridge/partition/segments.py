@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from bridge import torch_private as tp
 from bridge.frontend.alias import Memory
 from bridge.frontend.provenance import TAG
+from bridge.partition.control import CONTROL, absorb
 from bridge.partition.roles import Role, Roles
 from bridge.partition.worth import why_not_worth
 
@@ -36,6 +37,17 @@ class Segment:
     def identities(self) -> list[int]:
         return [node.i(TAG) for node in self.nodes]
 
+    @property
+    def control(self) -> list[tp.Node]:
+        """Branches and loops that are in the engine as a whole."""
+        return [node for node in self.nodes if node.kind() in CONTROL]
+
+    @property
+    def operators(self) -> list[tp.Node]:
+        """All operators in the engine, those in bodies of branches and loops too."""
+        inner = (i for node in self.control for i in tp.inside(node) if i.kind() != "prim::Constant")
+        return [*self.nodes, *inner]
+
 
 @dataclass
 class Cut:
@@ -51,12 +63,22 @@ class Cut:
 
 def cut(graph: tp.Graph, roles: Roles, memory: Memory) -> list[Cut]:
     """A schedule for every block of ``graph`` that holds a segment; what is not worth an engine is left to PyTorch."""
+    absorb(roles)
     keep_aliases(graph, roles, memory)
     while True:
-        cuts = [_Scheduler(block, roles, memory).run() for block in tp.blocks(graph)]
+        cuts = [_Scheduler(block, roles, memory).run() for block in _blocks_outside(graph, roles)]
         segments = [segment for schedule in cuts for segment in schedule.segments]
         if _is_whole(graph, segments, roles) or not _leave_cheap(segments, roles):
             return [schedule for schedule in cuts if schedule.segments]
+
+
+def _blocks_outside(block: tp.Graph | tp.Block, roles: Roles) -> Iterator[tp.Graph | tp.Block]:
+    """A block and those in it, without bodies that are in engines as a whole."""
+    yield block
+    for node in block.nodes():
+        if roles.of(node) is not Role.ENGINE:
+            for inner in node.blocks():
+                yield from _blocks_outside(inner, roles)
 
 
 def _is_whole(graph: tp.Graph, segments: list[Segment], roles: Roles) -> bool:
@@ -70,7 +92,7 @@ def _leave_cheap(segments: list[Segment], roles: Roles) -> bool:
     """Leaves the nodes of segments that are not worth an engine to PyTorch; tells whether there were any."""
     found = False
     for segment in segments:
-        reason = why_not_worth(segment.nodes)
+        reason = why_not_worth(segment.operators)
         for node in segment.nodes if reason is not None else ():
             roles.stay(node, str(reason))
             found = True
@@ -100,7 +122,12 @@ def _leave_views(value: tp.Value, roles: Roles) -> None:
     while True:
         node = value.node()
         parts = node.kind() == "prim::ListUnpack" and _is_view(node.input().node())  # of split, unbind
-        if not node.hasAttribute(TAG) or roles.of(node) is not Role.ENGINE or not (parts or _is_view(node)):
+        if not node.hasAttribute(TAG) or roles.of(node) is not Role.ENGINE:
+            return
+        if node.kind() in CONTROL:
+            roles.stay(node, "a result of one of its branches shares memory with an input or another result")
+            return
+        if not (parts or _is_view(node)):
             return
         if _converts(node, roles):
             return
@@ -163,8 +190,7 @@ class _Scheduler:
     def _needs(self, node: tp.Node) -> set[str]:
         """Values of this block that a node reads, also in its own blocks and through FREE nodes."""
         found: set[str] = set()
-        pending = [value for inner in (node, *_inside(node)) for value in inner.inputs()]
-        pending += [value for block in _blocks_of(node) for value in block.outputs()]
+        pending = list(tp.reads(node))
         while pending:
             name = pending.pop().debugName()
             source = self.maker.get(name)
@@ -178,7 +204,7 @@ class _Scheduler:
 
     def _is_ordered(self, node: tp.Node) -> bool:
         """Whether a node must keep its place among others: it has effects or touches memory that changes."""
-        for inner in (node, *_inside(node)):
+        for inner in (node, *tp.inside(node)):
             if (
                 inner.kind() in _EFFECTS
                 or inner.isNondeterministic()
@@ -195,8 +221,7 @@ class _Scheduler:
         pending = list(self.block.outputs())
         for node in self.nodes:
             if self.roles.of(node) is Role.TORCH:
-                pending += [value for inner in (node, *_inside(node)) for value in inner.inputs()]
-                pending += [value for block in _blocks_of(node) for value in block.outputs()]
+                pending += tp.reads(node)
         while pending:
             name = pending.pop().debugName()
             if name in live:
@@ -210,7 +235,7 @@ class _Scheduler:
     def _border(self, segment: Segment, live: set[str]) -> None:
         own = {value.debugName() for node in segment.nodes for value in node.outputs()}
         inputs: dict[str, tp.Value] = {}
-        pending = [value for node in reversed(segment.nodes) for value in reversed(list(node.inputs()))]
+        pending = [value for node in reversed(segment.nodes) for value in reversed(list(tp.reads(node)))]
         done: set[str] = set()
         while pending:
             value = pending.pop()
@@ -235,13 +260,3 @@ class _Scheduler:
         steps: list[tuple[int, int, tp.Node | Segment]] = [(level, 0, segment) for level, segment in segments.items()]
         steps += [(self.levels[node.i(TAG)], 1, node) for node in self.nodes if self.roles.of(node) is not Role.ENGINE]
         return [step for _, _, step in sorted(steps, key=lambda item: item[:2])]
-
-
-def _inside(node: tp.Node) -> Iterator[tp.Node]:
-    for block in node.blocks():
-        yield from tp.walk(block)
-
-
-def _blocks_of(node: tp.Node) -> Iterator[tp.Block]:
-    for block in node.blocks():
-        yield from tp.blocks(block)  # type: ignore[misc]

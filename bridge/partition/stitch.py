@@ -78,5 +78,5 @@ def _remove_unused(cut: Cut, roles: Roles) -> None:
         if node is None or node.hasUses():
             continue
         del left[node.i(TAG)]
-        pending += [value.node().i(TAG) for value in node.inputs() if value.node().hasAttribute(TAG)]
+        pending += [value.node().i(TAG) for value in tp.reads(node) if value.node().hasAttribute(TAG)]
         node.destroy()
