@@ -19,17 +19,22 @@ from bridge.runtime.plan import Binding, Plan
 from bridge.runtime.raw_engine import plan_of_engine
 from bridge.runtime.session import RunOptions
 from bridge.runtime.signature import UNKNOWN, InputSignature, OutputSignature, Range, Signature
+from bridge.runtime.whole_graph import GraphedModule
 
 
-def as_module(compiled: torch.nn.Module) -> torch.nn.Module:
+def as_module(compiled: torch.nn.Module, *, cuda_graphs: bool = False) -> torch.nn.Module:
     """A module that torch.compile and torch.export see through, down to the calls of its engines.
 
     Args:
         compiled: what ``bridge.compile`` gave, or what ``torch.jit.load`` gave back.
+        cuda_graphs: instead, a module whose calls are captured and replayed as one CUDA graph each, engines and what
+            PyTorch runs between them: see :class:`bridge.runtime.whole_graph.GraphedModule`.
 
     Raises:
         ExportError: the module kept a branch or a loop in PyTorch, which neither can take from TorchScript.
     """
+    if cuda_graphs:
+        return GraphedModule(compiled).train(compiled.training)
     if isinstance(compiled, torch.jit.ScriptModule):
         return fx_view(compiled).train(compiled.training)
     outside = copy.copy(compiled)

@@ -225,6 +225,58 @@ def test_a_capture_without_a_call_before_it_is_an_error(plan, eager):
     close(module(x), eager(x))
 
 
+class Between(torch.nn.Module):
+    """Two engines around an operator that stays in PyTorch."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(64, 64), torch.nn.Linear(64, 32)
+
+    def forward(self, x):
+        return torch.tanh(self.second(torch.sort(torch.relu(self.first(x)), dim=1)[0])), x * 2
+
+
+def test_a_whole_module_as_one_graph(caplog):
+    eager = Between().eval().to(DEVICE)
+    shapes = {"min": (1, 64), "opt": (4, 64), "max": (16, 64)}
+    settings = {"backend": "tensorrt", "disable_tf32": True, "torch_executed_ops": ["aten::sort"]}
+    compiled = bridge.compile(torch.jit.script(eager), [shapes], **settings)
+    graphed = as_module(compiled, cuda_graphs=True)
+    kept = []
+    with torch.no_grad():
+        for stream in (torch.cuda.default_stream(), torch.cuda.Stream()):
+            torch.cuda.synchronize()
+            with torch.cuda.stream(stream):
+                for batch in (4, 16, 4, 1, 4):
+                    x = torch.randn(batch, 64, device=DEVICE)
+                    kept.append((graphed(x), eager(x)))
+                    compiled(torch.randn(3, 64, device=DEVICE))
+            torch.cuda.synchronize()
+        for result, expected in kept:
+            close(result, expected)
+        assert not caplog.records
+        assert sum(captured is not None for captured in graphed._graphs.values()) == 6
+
+
+def test_what_cannot_be_captured_runs_as_it_is(caplog):
+    class Waits(torch.nn.Module):
+        def forward(self, x):
+            return x * x.sum().item()
+
+    class Writes(torch.nn.Module):
+        def forward(self, x):
+            return x.mul_(2)
+
+    with torch.no_grad():
+        for module, why in ((Waits(), "capture"), (Writes(), "writes to its inputs")):
+            graphed = as_module(module, cuda_graphs=True)
+            x = torch.ones(4, device=DEVICE)
+            expected = module(x.clone())
+            assert torch.equal(graphed(x), expected)
+            assert why in caplog.text
+    assert torch.equal(x, expected)
+
+
 def test_profile(module):
     report = profile(module, torch.randn(4, 64, device=DEVICE), runs=3)
     assert report.call_ms > 0 and report.layers and not report.in_torch

@@ -1,0 +1,114 @@
+"""Calls of a whole module as CUDA graphs: its engines and what PyTorch runs between them, launched at once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+log = logging.getLogger("bridge.runtime")
+
+_MOST_GRAPHS = 8
+_WARM_UPS = 3  # TorchScript settles on what it runs in the first calls
+
+
+class GraphedModule(torch.nn.Module):
+    """A module whose calls are captured, once for each set of shapes, and replayed.
+
+    The outputs are copies, which later calls leave alone. What cannot be captured runs as it is; the log says why, once
+    for each set of shapes: work on the host that waits for the GPU, inputs that are not on the GPU, or that are
+    written to. The ``_MOST_GRAPHS`` sets of shapes that were called last are kept.
+
+    Args:
+        module: on one GPU. A call must do the same work whenever shapes, and arguments that are no tensors, are equal.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self._graphs: OrderedDict[Hashable, _Captured | None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        leaves, tree = pytree.tree_flatten((args, kwargs))
+        if torch.is_grad_enabled() or torch.cuda.is_current_stream_capturing():
+            return self.module(*args, **kwargs)
+        with self._lock:
+            captured = self._captured(leaves, tree)
+            return self.module(*args, **kwargs) if captured is None else captured.replay(leaves)
+
+    def _captured(self, leaves: list[Any], tree: pytree.TreeSpec) -> _Captured | None:
+        key = (*map(_key_of, leaves), str(tree), torch.cuda.current_stream().cuda_stream)
+        if key not in self._graphs:
+            if len(self._graphs) >= _MOST_GRAPHS:
+                self._graphs.popitem(last=False)
+            self._graphs[key] = self._capture(leaves, tree)
+        self._graphs.move_to_end(key)
+        return self._graphs[key]
+
+    def _capture(self, leaves: list[Any], tree: pytree.TreeSpec) -> _Captured | None:
+        why = _why_not(leaves)
+        if why is None:
+            try:
+                return _Captured(self.module, leaves, tree)
+            except RuntimeError as error:
+                why = str(error)
+        log.warning("a module runs without a CUDA graph: %s", why)
+        return None
+
+
+def _key_of(leaf: Any) -> Hashable:
+    if isinstance(leaf, torch.Tensor):
+        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
+    return type(leaf), leaf if isinstance(leaf, Hashable) else id(leaf)
+
+
+def _why_not(leaves: Sequence[Any]) -> str | None:
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    if not tensors:
+        return "no input is a tensor"
+    places = {str(tensor.device) for tensor in tensors}
+    if len(places) > 1 or not tensors[0].is_cuda:
+        return f"inputs are on {', '.join(sorted(places))}, and not all on one GPU"
+    return None
+
+
+class _Captured:
+    """One graph, with memory of its own for inputs and outputs."""
+
+    def __init__(self, module: torch.nn.Module, leaves: list[Any], tree: pytree.TreeSpec) -> None:
+        self._leaves = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        args, kwargs = pytree.tree_unflatten(self._leaves, tree)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            versions = self._versions()
+            for _ in range(_WARM_UPS):
+                module(*args, **kwargs)
+            if self._versions() != versions:
+                raise RuntimeError("the module writes to its inputs")
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"):
+            outputs = module(*args, **kwargs)
+        torch.cuda.current_stream().wait_stream(side)
+        self._outputs, self._tree = pytree.tree_flatten(outputs)
+        if not all(value.is_cuda for value in self._outputs if isinstance(value, torch.Tensor)):
+            raise RuntimeError("an output is on the CPU")
+
+    def _versions(self) -> list[int]:
+        return [leaf._version for leaf in self._leaves if isinstance(leaf, torch.Tensor)]
+
+    def replay(self, leaves: Sequence[Any]) -> Any:
+        """Runs on the current stream."""
+        for mine, given in zip(self._leaves, leaves, strict=True):
+            if isinstance(mine, torch.Tensor):
+                mine.copy_(given)
+        self._graph.replay()
+        return pytree.tree_unflatten(
+            [value.clone() if isinstance(value, torch.Tensor) else value for value in self._outputs], self._tree
+        )

@@ -1,0 +1,32 @@
+"""Graphs of whole modules where there is no GPU: what is not captured runs as it is. tests/gpu has the rest."""
+
+import torch
+
+import bridge
+
+
+class Sums(torch.nn.Module):
+    def forward(self, x, *, scale=1, more=None):
+        return {"sum": (x + (more or [0])[0]) * scale}
+
+
+def test_inputs_on_the_cpu_are_run_as_they_are_and_the_log_says_so_once(caplog, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: type("Stream", (), {"cuda_stream": 0}))
+    graphed = bridge.as_module(Sums().eval(), cuda_graphs=True)
+    assert not graphed.training
+    with torch.no_grad():
+        for value in range(3):
+            assert graphed(torch.full((2,), value))["sum"].tolist() == [value] * 2
+        assert graphed(torch.ones(2), scale=3, more=[torch.ones(2)])["sum"].tolist() == [6, 6]
+    assert caplog.text.count("inputs are on cpu") == 2
+
+
+def test_the_shapes_that_are_kept_are_bounded(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: type("Stream", (), {"cuda_stream": 0}))
+    graphed = bridge.as_module(Sums(), cuda_graphs=True)
+    with torch.no_grad():
+        for size in range(20):
+            assert graphed(torch.ones(size))["sum"].shape == (size,)
+    assert len(graphed._graphs) == 8
