@@ -57,17 +57,22 @@ def compare(
     if save_inputs:
         _save([feed_of(left, right, one) for one in sets], Path(save_inputs))
     rows = [row for i, one in enumerate(sets) for row in compare_outputs(left, right, one, i, rtol, atol)]
-    found, noise, notes = [], 0.0, []
+    report = ComparisonReport(left.label, right.label, rows, settings=_told(rtol, atol, layers, spec, settings))
     if layers or bisect is not None:
         worst = max(rows, key=_badness).inputs
         named = () if isinstance(layers, bool) else tuple(layers)
         graphs = comparable_of(left, right, sets[worst], spec, settings, named)
-        found, noise = compare_layers(graphs), graphs.noise
-        notes = graphs.notes
-    report = ComparisonReport(left.label, right.label, rows, found, noise, notes)
-    if bisect is not None:
-        report.bisection = bisecting.bisect(graphs, found, report.passed, Path(bisect), _bound(rows))
+        report.layers, report.histograms = compare_layers(graphs)
+        report.noise, report.notes = graphs.noise, graphs.notes
+        if bisect is not None:
+            report.bisection = bisecting.bisect(graphs, report.layers, report.passed, Path(bisect), _bound(rows))
     return report
+
+
+def _told(rtol: Tolerance, atol: Tolerance, layers: object, spec: Any, settings: dict[str, Any]) -> dict[str, str]:
+    """What the comparison was told, as text; what was left at its default is left out."""
+    given = {"rtol": rtol, "atol": atol, "layers": layers or None, "spec": spec, **settings}
+    return {name: str(value) for name, value in given.items() if value is not None}
 
 
 def _badness(row: OutputRow) -> float:

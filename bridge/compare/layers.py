@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from bridge.compare.arrays import Array
 from bridge.compare.figures import Figures, figures_of
+from bridge.compare.histograms import Histogram, histogram_of
 from bridge.compare.sides import Key, Step, leaving
 from bridge.frontend.provenance import Origin
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 256 << 20
 _JUMP = 10.0
+_HISTOGRAMS = 6
+_READS = 8
 
 
 class Side(Protocol):
@@ -81,6 +84,7 @@ class LayerRow:
         rules: rewrite rules that made them.
         stages: by the stage's name, in their order; a stage that has no such result is left out.
         judged: the names of the stages that are asked where errors begin.
+        reads: the rows, by their order, whose results it reads, also through operators that have no row.
     """
 
     order: int
@@ -92,6 +96,7 @@ class LayerRow:
     dtype: str
     stages: dict[str, LayerFigures]
     judged: tuple[str, ...]
+    reads: tuple[int, ...] = ()
 
     @property
     def last(self) -> LayerFigures:
@@ -182,19 +187,44 @@ def paired(what: Comparable) -> dict[Key, Pair]:
     return pairs
 
 
-def compare_layers(what: Comparable) -> list[LayerRow]:
-    """The rows, in the order of the reference's nodes; memory is that of one batch of tensors."""
+def compare_layers(what: Comparable) -> tuple[list[LayerRow], list[Histogram]]:
+    """The rows, in the order of the reference's nodes, and histograms of the worst; memory is that of one batch."""
     measured: dict[Key, _Measured] = {}
+    worst = _Worst(what)
     for batch in _batches(paired(what), what.size, what.batch):
         reference = what.reference.values([name for name, _ in batch.values()])
         for index, stage in enumerate(what.stages):
             found = stage.side.values([other for _, others in batch.values() if (other := others[index])])
             for key, (name, others) in batch.items():
                 if name in reference:
-                    expected = reference[name]
+                    expected, array = reference[name], found.get(others[index] or "")
                     row = measured.setdefault(key, _Measured(expected.shape, str(expected.dtype), []))
-                    row.figures.append(_measured(expected, found.get(others[index] or "")))
-    return _rows(what, measured)
+                    row.figures.append(_measured(expected, array))
+                    worst.offer(key, stage, expected, array, row.figures[-1])
+    rows = _rows(what, measured)
+    return rows, worst.histograms(rows)
+
+
+class _Worst:
+    """Keeps histograms of the results with the largest errors in the last stage."""
+
+    def __init__(self, what: Comparable) -> None:
+        self.judged = [stage for stage in what.stages if stage.judged][-1]
+        self.found: dict[Key, tuple[float, Histogram]] = {}
+
+    def offer(self, key: Key, stage: Stage, expected: Array, other: Array | None, figures: Figures | None) -> None:
+        """A result of the last stage."""
+        if stage is not self.judged or figures is None or other is None:
+            return
+        least = min((error for error, _ in self.found.values()), default=0.0)
+        if len(self.found) < _HISTOGRAMS or figures.relative > least:
+            self.found[key] = figures.relative, histogram_of(0, stage.name, expected, other)
+        if len(self.found) > _HISTOGRAMS:
+            del self.found[min(self.found, key=lambda k: self.found[k][0])]
+
+    def histograms(self, rows: Sequence[LayerRow]) -> list[Histogram]:
+        """In the order of execution."""
+        return [replace(self.found[row.key][1], order=row.order) for row in rows if row.key in self.found]
 
 
 def _batches(
@@ -228,19 +258,33 @@ def _rows(what: Comparable, measured: Mapping[Key, _Measured]) -> list[LayerRow]
     errors: list[dict[str, float]] = [{} for _ in what.stages]
     judged = tuple(stage.name for stage in what.stages if stage.judged)
     rows: list[LayerRow] = []
+    sources: dict[str, tuple[int, ...]] = {}
     for step in what.reference.steps:
+        reads = tuple(dict.fromkeys(order for name in step.inputs for order in sources.get(name, ())))
         found = measured.get(step.key) if step.key is not None else None
         figures = [_of_stage(stage, step, found.figures[i] if found else None, errors[i])
                    for i, stage in enumerate(what.stages)]  # fmt: skip
         stages = {stage.name: one for stage, one in zip(what.stages, figures, strict=True) if one is not None}
-        if found and step.key is not None and any(name in stages for name in judged):
-            made = tuple(nodes.get(step.key, []))
-            rules = dict.fromkeys(what.known.get(name, name) for node in made for name in rules_in(node, what.known))
-            origin = what.origin_of(step.key)
-            rows.append(
-                LayerRow(len(rows), step.key, origin, made, tuple(rules), found.shape, found.dtype, stages, judged)
-            )
+        has_row = found is not None and any(name in stages for name in judged)
+        sources.update(dict.fromkeys(step.outputs, (len(rows),) if has_row else reads[:_READS]))
+        if found and step.key is not None and has_row:
+            place = (len(rows), step.key, reads)
+            rows.append(_row(what, place, tuple(nodes.get(step.key, [])), found, stages, judged))
     return rows
+
+
+def _row(
+    what: Comparable,
+    place: tuple[int, Key, tuple[int, ...]],
+    nodes: tuple[str, ...],
+    found: _Measured,
+    stages: dict[str, LayerFigures],
+    judged: tuple[str, ...],
+) -> LayerRow:
+    order, key, reads = place
+    rules = dict.fromkeys(what.known.get(name, name) for node in nodes for name in rules_in(node, what.known))
+    origin = what.origin_of(key)
+    return LayerRow(order, key, origin, nodes, tuple(rules), found.shape, found.dtype, stages, judged, reads)
 
 
 def _of_stage(stage: Stage, step: Step, figures: Figures | None, errors: dict[str, float]) -> LayerFigures | None:

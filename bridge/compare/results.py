@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.compare.bisecting import Bisection
+from bridge.compare.histograms import Histogram
 from bridge.compare.layers import LayerRow
 from bridge.compare.outputs import OutputRow
 
@@ -44,7 +45,11 @@ class ComparisonReport:
     Attributes:
         outputs: one row per output and set of inputs.
         layers: one row per operator whose result could be matched, in the order of execution.
-        noise: the relative error up to which layers count as equal.
+        noise: the relative error up to which layers of the last stage count as equal.
+        notes: what could not be compared, and why.
+        bisection: what was found where it was asked for.
+        histograms: of the results with the largest errors.
+        settings: what the comparison was told.
     """
 
     reference: str
@@ -54,6 +59,8 @@ class ComparisonReport:
     noise: float = 0.0
     notes: list[str] = field(default_factory=list)
     bisection: Bisection | None = None
+    histograms: list[Histogram] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=versions)
 
     @property
@@ -117,6 +124,8 @@ class ComparisonReport:
                 "noise": self.noise,
                 "notes": self.notes,
                 "bisection": asdict(self.bisection) if self.bisection else None,
+                "histograms": [asdict(one) for one in self.histograms],
+                "settings": self.settings,
                 "versions": self.versions,
             }
         )
