@@ -182,7 +182,7 @@ class _Builder:
             elif (shapes := ranges.of(translation)) is None:
                 reason = "the range of a shape that it is given is not known"
             else:
-                reason = self._plan(translation, shapes)
+                reason = self._plan(translation, ranges.profiles(translation, shapes))
             if reason is not None:
                 tried = shapes is not None and segment.control  # without them the rest may well be built
                 return {}, {node.i(TAG): reason for node in tried or segment.operators}
@@ -193,14 +193,13 @@ class _Builder:
             )
         return calls, {}
 
-    def _plan(self, translation: Translation, shapes: dict[str, tuple[tuple[int, ...], ...]]) -> str | None:
+    def _plan(self, translation: Translation, profiles: list[Profile]) -> str | None:
         """Builds a translation's engine, once; gives the reason when there is none."""
         if id(translation) in self.plans:
             return None
-        profile, settings = _profile(shapes), _settings(self.spec, self.loaded.program.device)
-        assert profile is not None
+        settings = _settings(self.spec, self.loaded.program.device)
         try:
-            plan = self.backend.build(translation.graph, [profile], settings, self.spec.progress)
+            plan = self.backend.build(translation.graph, profiles, settings, self.spec.progress)
         except BuildError as error:
             if self.spec.require_full_compilation:
                 raise
@@ -240,6 +239,27 @@ class _Ranges:
                 return None
             shapes[name] = shape
         return shapes
+
+    def profiles(self, translation: Translation, shapes: dict[str, tuple[tuple[int, ...], ...]]) -> list[Profile]:
+        """One optimisation profile over all of these shapes, or those of the spec, where it divides the ranges."""
+        assert translation.function is not None
+        found: list[Profile] = []
+        for ranges in self.loaded.spec.profile_ranges() or [{}]:
+            profile: Profile = {}
+            for value, name in zip(translation.function.inputs, translation.input_names, strict=True):
+                leaf = self.partition.translator.leaf_of.get(value.debugName())
+                dims = leaf.dims if leaf is not None else (None,) * len(shapes[name][0])
+                low, usual, high = (
+                    tuple(
+                        ranges[dim][which] if isinstance(dim, str) and dim in ranges else size
+                        for dim, size in zip(dims, shape, strict=True)
+                    )
+                    for which, shape in enumerate(shapes[name])
+                )
+                profile[name] = (low, usual, high)
+            if profile not in found:
+                found.append(profile)
+        return found
 
     def _shapes(self, value: tp.Value) -> tuple[tuple[int, ...], ...] | None:
         leaf = self.partition.translator.leaf_of.get(value.debugName())

@@ -26,6 +26,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 _CHECKS: dict[str, checks.Check] = {
     "inputs": checks.optional(checks.inputs),
     "kwarg_inputs": checks.keyword_inputs,
+    "profiles": checks.profiles,
     "precision": checks.precision,
     "backend": checks.one_of(*checks.BACKENDS),
     "require_full_compilation": checks.flag,
@@ -74,6 +75,9 @@ class CompileSpec(metaclass=_Translating):
         kwarg_inputs: the same for arguments passed by name.
         precision: what floating arithmetic is done in: float32, float16 or bfloat16.
         backend: "auto", "tensorrt", "tensorrt_rtx" or "onnxruntime".
+        profiles: ranges of dynamic dimensions that engines are optimised for one by one, each a dict of (min, opt, max)
+            by the dimension's name, such as ``[{"batch": (1, 1, 1)}, {"batch": (2, 16, 32)}]``; a call uses the first
+            that holds its shapes. None given: one, over all of the inputs' ranges.
         require_full_compilation: refuse what cannot become one whole engine. Its results are new tensors, also where
             PyTorch's would share memory with an input or with each other.
         min_block_size: operators that a part must have to be worth an engine.
@@ -104,6 +108,7 @@ class CompileSpec(metaclass=_Translating):
     precision: Any = torch.float32
     backend: str = "auto"
     kwarg_inputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    profiles: Sequence[Mapping[str, Sequence[int]]] = ()
     require_full_compilation: bool = False
     min_block_size: int = 1
     torch_executed_ops: Sequence[str] = ()
@@ -188,6 +193,23 @@ class CompileSpec(metaclass=_Translating):
         """(min, opt, max) of every dynamic dimension, by name."""
         leaves = self.flat_inputs()
         return {str(leaf.dims[axis]): bounds for leaf in leaves for axis, bounds in dynamic_axes(leaf).items()}
+
+    def profile_ranges(self) -> list[dict[str, tuple[int, int, int]]]:
+        """(min, opt, max) of every dynamic dimension, by name, in each profile; no profile where none is given.
+
+        Raises:
+            SpecError: a profile names a dimension that no input has, or goes beyond that dimension's range.
+        """
+        known = self.dimensions()
+        for index, profile in enumerate(self.profiles):
+            for name, (low, _, high) in profile.items():
+                field = f"profiles[{index}][{name!r}]"
+                if name not in known:
+                    raise unknown(field, name, tuple(known))
+                if low < known[name][0] or high > known[name][2]:
+                    told = f"{field}: {low} to {high} goes beyond the inputs' {known[name][0]} to {known[name][2]}"
+                    raise SpecError(told, hint="widen min_shape and max_shape of the input")
+        return [{**known, **profile} for profile in self.profiles]  # type: ignore[dict-item]
 
     def nest(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """(args, kwargs) for a call, with one value per leaf of `flat_inputs` in the places of the leaves."""

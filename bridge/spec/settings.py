@@ -71,6 +71,23 @@ def precision(field: str, value: Any) -> torch.dtype:
     return settled
 
 
+def profiles(field: str, value: Any) -> tuple[dict[str, tuple[int, int, int]], ...]:
+    """Dicts of (min, opt, max) by the name of a dimension."""
+    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+        raise wrong(field, value, 'a list of profiles such as [{"batch": (1, 1, 1)}, {"batch": (2, 16, 32)}]')
+    return tuple(_profile(f"{field}[{index}]", item) for index, item in enumerate(value))
+
+
+def _profile(field: str, item: Any) -> dict[str, tuple[int, int, int]]:
+    if not isinstance(item, Mapping) or not item:
+        raise wrong(field, item, 'a dict of (min, opt, max) by the name of a dimension, such as {"batch": (1, 8, 32)}')
+    for name, sizes in item.items():
+        whole = isinstance(sizes, list | tuple) and len(sizes) == 3 and all(type(size) is int for size in sizes)
+        if not whole or not 0 <= sizes[0] <= sizes[1] <= sizes[2]:
+            raise wrong(f"{field}[{name!r}]", sizes, "(min, opt, max), three sizes that do not fall")
+    return {str(name): tuple(sizes) for name, sizes in item.items()}
+
+
 def size_in_bytes(field: str, value: Any) -> int:
     """Bytes, or a string such as "2GiB"."""
     if isinstance(value, str):
