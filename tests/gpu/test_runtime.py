@@ -277,6 +277,34 @@ def test_what_cannot_be_captured_runs_as_it_is(caplog):
     assert torch.equal(x, expected)
 
 
+def test_profiles_are_chosen_by_shape_or_by_name():
+    net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU()).eval().to(DEVICE)
+    x = bridge.Input(("batch", 64), min_shape=(1, 64), opt_shape=(8, 64), max_shape=(16, 64))
+    settings = {"profiles": [{"batch": (1, 1, 1)}, {"batch": (2, 8, 16)}, {"batch": (1, 2, 4)}], "disable_tf32": True}
+    compiled = bridge.compile(torch.jit.script(net), [x], backend="tensorrt", **settings)
+    with torch.no_grad():
+        for batch in (1, 16, 1, 2, 3):
+            value = torch.randn(batch, 64, device=DEVICE)
+            close(compiled(value), net(value))
+        configure(compiled, profile=2)
+        for batch in (1, 4):
+            value = torch.randn(batch, 64, device=DEVICE)
+            close(compiled(value), net(value))
+        with pytest.raises(RuntimeError, match="profile"):
+            compiled(torch.randn(9, 64, device=DEVICE))
+        configure(compiled, profile=None)
+        close(compiled(value), net(value))
+
+
+def test_half_inputs_are_bound_as_they_are():
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten()).eval().to(DEVICE)
+    x = torch.randn(2, 3, 16, 16, device=DEVICE)
+    compiled = bridge.compile(torch.jit.script(net), [x.half()], backend="tensorrt", precision=torch.half)
+    assert inspect(compiled, layers=False).inputs[0].dtype == "float16"
+    for given in (x, x.half()):
+        torch.testing.assert_close(compiled(given), net(x), rtol=1e-2, atol=1e-2)
+
+
 def test_profile(module):
     report = profile(module, torch.randn(4, 64, device=DEVICE), runs=3)
     assert report.call_ms > 0 and report.layers and not report.in_torch
