@@ -177,7 +177,9 @@ class Translator:
         return rewrites.rewrite(graph, target=target_of(self.spec), rules=rules_of(self.spec)).report
 
     def _left_over(self, graph: gs.Graph, reasons: Mapping[int, str], rewriting: rewrites.Report) -> dict[int, str]:
-        told = {identity_of(refusal.node): f"{refusal.rule}: {refusal.reason}" for refusal in rewriting.refused}
+        told: dict[int | None, str] = {}
+        for refusal in rewriting.refused:  # the rule for the operator comes before the one for any operator
+            told.setdefault(identity_of(refusal.node), f"{refusal.rule}: {refusal.reason}")
         left = {}
         for node in all_nodes(graph):
             if (node.domain or "").startswith(rewrites.torch_domain.PREFIX):

@@ -107,6 +107,6 @@ def example(
         _opset: the opset, when it matters; 20 otherwise.
         _builds: False where TensorRT-RTX cannot build the result for a reason outside the rule.
         _pattern: which of the rule's pattern functions it is for; the first otherwise.
-        _outputs: how many outputs the operator has, for `matches=` rules.
+        _outputs: how many outputs the operator has, for `matches=` rules; how many of them are used, for lowerings.
     """
     return Example(arguments, because, _sizes or {}, _rtol, _atol, _fires, _opset, _builds, _pattern, _outputs)

@@ -31,11 +31,12 @@ _TOLERANCE = {"float16": 1e-2, "bfloat16": 4e-2}
 
 @dataclass(frozen=True)
 class Way:
-    """One way to export: its name, the exporter, and what to do with the function before."""
+    """One way to export: its name, the exporter, what to do with the function before, and the samples it is for."""
 
     name: str
     export: Callable[[Any, tuple[Any, ...], int, Sequence[Sequence[int]]], onnx.ModelProto]
     prepare: Callable[[Function, tuple[Any, ...]], Function] = lambda function, samples: function
+    fits: Callable[[tuple[Any, ...]], bool] = lambda samples: True
 
 
 def by_torchscript(module: Any, samples: tuple[Any, ...], opset: int, axes: Sequence[Sequence[int]]) -> onnx.ModelProto:
@@ -124,7 +125,7 @@ def _search(
             if not trials:
                 problems.append("the function takes no other sizes")
                 continue
-            for way in ways:
+            for way in (way for way in ways if way.fits(trials[0].samples)):
                 if time.monotonic() > deadline:
                     raise Refusal("no exporter gave a right graph in time: " + "; ".join(problems))
                 try:
@@ -160,7 +161,9 @@ def _export(
         raise RuntimeError(f"the graph has operators that are not ONNX's own: {', '.join(sorted(strange))}")
     if len(model.graph.input) != len(trial.samples):
         raise RuntimeError("the graph does not read every tensor")
-    return _at_opset(model, opset)
+    model = _at_opset(model, opset)
+    onnx.shape_inference.infer_shapes(model, strict_mode=True)  # raises where a node does not take what it is given
+    return model
 
 
 def _at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

@@ -92,7 +92,9 @@ def splice_function(
         start = len(tensors)
         literals[name] = _take(value, tensors)
         axes = (static or {}).get(name, ())
-        named = None if axes is None else [arguments[a] if isinstance(a, str) else a for a in axes]
+        named = (
+            None if axes is None else [axis for a in axes for axis in _axes(arguments[a] if isinstance(a, str) else a)]
+        )
         operands += [_operand(name, t, named) for t in tensors[start:]]
 
     def positional(*given: Any) -> Any:
@@ -100,6 +102,10 @@ def splice_function(
 
     model = exporter.export(positional, (function, repr(literals)), operands, op.opset)
     return op.splice(model, tensors)
+
+
+def _axes(given: int | Sequence[int]) -> Sequence[int]:
+    return [given] if isinstance(given, int) else given
 
 
 def _operand(name: str, value: Value, axes: Sequence[int] | None) -> Operand:

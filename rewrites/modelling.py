@@ -95,7 +95,10 @@ class _Drawing:
 
     def value(self, name: str, given: Any) -> Any:
         """A shape or spec as a graph input, a list of them as such, an array as a constant; the rest as it is."""
-        if isinstance(given, list) and given and all(isinstance(g, (tuple, TensorSpec)) for g in given):
+        tensors = (
+            [isinstance(g, (tuple, TensorSpec)) for g in given if g is not None] if isinstance(given, list) else []
+        )
+        if tensors and all(tensors):
             return [self.value(f"{name}{i}", g) for i, g in enumerate(given)]
         if isinstance(given, np.ndarray):
             return self.op.constant(given)
@@ -157,10 +160,11 @@ def _from_torch(rule: Rule, example: Example) -> Model:
         if n != "op_type"
     }
     values = {name: drawing.value(name, value) for name, value in given.items()}
-    reference = _Reference(overload, given)
+    reference = _Reference(overload, given, example.outputs)
     model = Model(onnx.ModelProto(), drawing.specs, example.size_of())
     outputs = []
-    for i, array in enumerate(reference(model.sample(np.random.default_rng(0)))):
+    every = _Reference(overload, given, None)
+    for i, array in enumerate(every(model.sample(np.random.default_rng(0)))):
         outputs.append(gs.Variable(f"output{i}", array.dtype, [f"out{i}_{axis}" for axis in range(array.ndim)]))
     arguments = {
         n: v.tensor
@@ -172,7 +176,7 @@ def _from_torch(rule: Rule, example: Example) -> Model:
     }
     node = torch_domain.encode(str(overload._schema), arguments, outputs, name=f"{schema.namespace}::{schema.name}#1")
     drawing.editor.insert(node, drawing.graph)
-    model.proto = drawing.finish([Value(t, drawing.editor) for t in outputs], example).proto
+    model.proto = drawing.finish([Value(t, drawing.editor) for t in outputs[: example.outputs]], example).proto
     model.reference = reference
     return model
 
@@ -187,6 +191,7 @@ class _Reference:
 
     overload: Any
     given: dict[str, Any]
+    count: int | None
 
     def __call__(self, inputs: dict[str, Any]) -> list[Any]:
         import torch
@@ -198,7 +203,7 @@ class _Reference:
             return value if array is None else torch.from_numpy(np.array(array))
 
         made = self.overload(**{n: bind(n, v) for n, v in self.given.items()})
-        return [t.numpy() for t in (made if isinstance(made, (tuple, list)) else (made,))]
+        return [t.numpy() for t in (made if isinstance(made, (tuple, list)) else (made,))][: self.count]
 
 
 def _overload(rule: Rule, example: Example) -> Any:

@@ -30,6 +30,19 @@ def decomposed(function: Callable[..., Any], samples: tuple[Any, ...]) -> Callab
     return traced
 
 
+def of_vectors(function: Callable[..., Any], samples: tuple[Any, ...]) -> Callable[..., Any]:
+    """The function computed with vectors of one element for scalars: ONNX's operators along an axis take no scalars."""
+    from torch.utils import _pytree
+
+    shapes = [made.shape for made in _pytree.tree_leaves(function(*samples))]
+
+    def lifted(*given: Any) -> Any:
+        made = _pytree.tree_leaves(function(*(x.reshape(1) if x.dim() == 0 else x for x in given)))
+        return [m if shape else m.reshape(()) for m, shape in zip(made, shapes, strict=True)]
+
+    return lifted
+
+
 class AnyOperator(Lowering):
     """torch operator -> its exported graph: as it is or decomposed, by whichever exporter gives right numbers.
 
@@ -39,7 +52,16 @@ class AnyOperator(Lowering):
     Source: torch.onnx's documentation of both exporters, torch._decomp.
     """
 
-    exporting = Exporter((*WAYS, Way("TorchScript over the decomposition", by_torchscript, decomposed)), trusted=False)
+    exporting = Exporter(
+        (
+            *WAYS,
+            Way(
+                "TorchScript of vectors", by_torchscript, of_vectors, lambda samples: any(not x.shape for x in samples)
+            ),
+            Way("TorchScript over the decomposition", by_torchscript, decomposed),
+        ),
+        trusted=False,
+    )
 
     def keys(self) -> Iterable[tuple[str, str]]:
         return [torch_domain.ANY]

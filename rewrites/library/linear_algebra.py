@@ -147,3 +147,33 @@ def parts(equation):
     terms = left.split(",")
     once = sorted(i for i in set(left) - {","} if left.count(i) == 1)
     return terms, list(right) if arrow else once
+
+
+@rule(
+    name="onnx/einsum-in-small-letters",
+    matches="Einsum",
+    needed_by=_NEEDED,
+    examples=[
+        example(Inputs=[(2, 3), (4, "n")], equation="ij, Ab -> ijAb"),
+        example(Inputs=[("n", 3), (4, 3)], equation="iZ,AZ"),
+    ],
+)
+class EinsumInSmallLetters:
+    """Einsum -> Einsum whose indices are small letters; the result's order is written out, for it is alphabetical.
+
+    Source: TensorRT's IEinsumLayer, which takes a to z.
+    """
+
+    def applies(equation):
+        return any(letter.isupper() for letter in equation)
+
+    def check(equation):
+        require("." not in equation, "an ellipsis is not handled")
+        require(len({letter for letter in equation if letter.isalpha()}) <= 26, "there are only 26 small letters")
+
+    def rewrite(op, Inputs, equation):
+        terms, result = parts(equation)
+        every = dict.fromkeys(letter for term in terms for letter in term)
+        small = dict(zip(every, "abcdefghijklmnopqrstuvwxyz", strict=False))
+        left = ",".join("".join(small[letter] for letter in term) for term in terms)
+        return op.Einsum(*Inputs, equation=f"{left}->{''.join(small[letter] for letter in result)}")

@@ -64,41 +64,88 @@ def mvlgamma(x, p):
     return sum(_lgamma(x - i / 2) for i in range(p)) + p * (p - 1) / 4 * math.log(math.pi)
 
 
-def _polygamma_positive(x: Any, n: int) -> Any:
-    """Up by eight by the recurrence, then the asymptotic series; `x` at least one half, no sign."""
-    import torch
-
-    z = x + 8
-    below = sum(math.factorial(n) / (x + k) ** (n + 1) for k in range(8))
-    lead = -torch.log(z) if n == 0 else math.factorial(n - 1) / z**n
-    made = lead + math.factorial(n) / (2 * z ** (n + 1))
+def _hurwitz_tail(s: Any, z: Any) -> Any:
+    """The Hurwitz zeta function of s > 1 at `z` >= 8 by the asymptotic series; its terms come from each other."""
+    power = z**-s
+    made = power * (z / (s - 1) + 0.5)
+    term = s * power / z
     for k, number in enumerate(_BERNOULLI, start=1):
-        made = made + number * math.factorial(2 * k + n - 1) / math.factorial(2 * k) / z ** (2 * k + n)
-    return made + below
+        made = made + number / math.factorial(2 * k) * term
+        term = term * ((s + 2 * k - 1) / z) * ((s + 2 * k) / z)
+    return made
 
 
-def _cotangent(x: Any, n: int) -> Any:
-    """The n-th derivative of pi cot(pi x), n <= 4."""
+def _hurwitz(s: Any, q: Any) -> Any:
+    """The Hurwitz zeta function of s > 1 and q > 0: eight terms, and the asymptotic series of the rest."""
+    return sum(((q + k) ** -s for k in range(8)), start=_hurwitz_tail(s, q + 8))
+
+
+def _zeta(s: Any, q: Any) -> Any:
+    """As PyTorch has it for all s and q: below zero for whole s, by the terms above zero, which differ in sign."""
     import torch
 
-    sine = _sine_pi(x)
-    cot, csc2 = torch.cos(math.pi * (x - torch.round(x))) / sine, 1 / (sine * sine)
-    derivative = (
-        cot, -csc2, 2 * cot * csc2, -(4 * cot * cot + 2 * csc2) * csc2, (8 * cot**3 + 16 * cot * csc2) * csc2
-    )[n]  # fmt: skip
-    return math.pi ** (n + 1) * derivative
+    below, fraction = q <= 0, q - torch.floor(q)
+    upwards = _hurwitz(s, torch.where(below, torch.where(fraction > 0, fraction, torch.ones_like(q)), q))
+    mirror, beyond = torch.where(below, 1 - fraction, torch.ones_like(q)), torch.where(below, 1 - q, torch.ones_like(q))
+    sign = 1 - 2 * torch.abs(s - 2 * torch.floor(s / 2))
+    made = torch.where(below, upwards + sign * (_hurwitz(s, mirror) - _hurwitz(s, beyond)), upwards)
+    undefined, infinite = torch.full_like(made, float("nan")), torch.full_like(made, float("inf"))
+    made = torch.where(below & (s != torch.floor(s)), undefined, made)
+    made = torch.where(below & (fraction == 0), infinite, made)
+    return torch.where(s == 1, infinite, torch.where(s < 1, undefined, made))
+
+
+_ZETA = [
+    example(self=tensor("n", 3, low=1.5, high=9.0), other=tensor("n", 3, low=0.1, high=20.0), _rtol=1e-3, _atol=1e-4),
+    example(
+        self=tensor(9, values=[2.0, 3.0, 1.0, 0.5, 2.5, 2.0, 30.0, 3.0, 1.5]),
+        other=tensor(9, values=[-0.5, -2.25, 3.0, 2.0, -1.5, -3.0, 0.75, -40.3, 1e6]), _rtol=1e-3, _atol=1e-4,
+    ),
+]  # fmt: skip
+
+
+@lowering(
+    "aten::special_zeta",
+    examples=[
+        *_ZETA,
+        example(op_type="aten::special_zeta.other_scalar", self=tensor("n", low=1.5, high=9.0), other=2.5),
+    ],
+)
+def special_zeta(s, q):
+    """special_zeta -> eight terms and the asymptotic series of the rest.
+
+    Source: the Euler-Maclaurin formula, https://dlmf.nist.gov/25.11 (25.11.3 to go below zero).
+    """
+    import torch
+
+    s, q = torch.as_tensor(s), torch.as_tensor(q)
+    given = s if s.dim() or not q.dim() else q
+    kind = given.dtype if given.is_floating_point() else torch.get_default_dtype()
+    return _zeta(*torch.broadcast_tensors(s.to(kind), q.to(kind)))
+
+
+def _digamma(x: Any) -> Any:
+    """Up by eight by the recurrence, then the asymptotic series; by reflection below one half."""
+    import torch
+
+    size = torch.where(x < 0.5, 1 - x, x)
+    z = size + 8
+    made = torch.log(z) - 1 / (2 * z)
+    for k, number in enumerate(_BERNOULLI, start=1):
+        made = made - number / (2 * k) / z ** (2 * k)
+    made = made - sum(1 / (size + k) for k in range(8))
+    cotangent = torch.cos(math.pi * (x - torch.round(x))) / _sine_pi(x)
+    made = torch.where(x < 0.5, made - math.pi * cotangent, made)
+    pole = (x <= 0) & (x == torch.floor(x))
+    return torch.where(pole, torch.where(x == 0, -1 / x, torch.full_like(x, float("nan"))), made)
 
 
 def _polygamma(x: Any, n: int) -> Any:
     import torch
 
-    size = torch.where(x < 0.5, 1 - x, x)
-    made = (-1.0) ** (n + 1) * _polygamma_positive(size, n)
-    made = torch.where(x < 0.5, (-1.0) ** n * made - _cotangent(x, n), made)
-    pole = (x <= 0) & (x == torch.floor(x))
     if n == 0:
-        return torch.where(pole, torch.where(x == 0, -1 / x, torch.full_like(x, float("nan"))), made)
-    return torch.where(pole, torch.full_like(x, (-1.0) ** (n + 1) * float("inf")), made)
+        return _digamma(x)
+    return (-1.0) ** (n + 1) * math.factorial(n) * _zeta(torch.full_like(x, float(n + 1)), x)
 
 
 @lowering("aten::digamma", examples=[example(self=("n", 3), _rtol=1e-3, _atol=1e-4), example(self=_ANY, _rtol=1e-3)])
@@ -107,18 +154,22 @@ def digamma(x):
 
     Source: Abramowitz and Stegun, 6.3.
     """
-    return _polygamma(_float(x), 0)
+    return _digamma(_float(x))
 
 
 @lowering(
     "aten::polygamma",
-    examples=[example(n=1, self=("m", 3), _rtol=1e-3, _atol=1e-3), example(n=3, self=_ANY, _rtol=1e-3, _atol=1e-2)],
-    refuses=[example(n=7, self=(2, 3), because="4")],
+    examples=[
+        example(n=1, self=("m", 3), _rtol=1e-3, _atol=1e-3),
+        example(n=3, self=_ANY, _rtol=1e-3, _atol=1e-2),
+        example(n=7, self=tensor("m", low=0.5, high=9.0), _rtol=1e-3, _atol=1e-2),
+    ],
+    refuses=[example(n=40, self=(2, 3), because="single precision")],
 )
 def polygamma(n, x):
-    """polygamma -> the asymptotic series, the reflection formula below one half.
+    """polygamma -> digamma, or the Hurwitz zeta function of n + 1.
 
-    Source: Abramowitz and Stegun, 6.4.
+    Source: Abramowitz and Stegun, 6.4.10.
     """
-    require(n <= 4, "derivatives up to order 4 are written out")
+    require(n < 34, "the factorial is beyond single precision")
     return _polygamma(_float(x), n)

@@ -195,6 +195,10 @@ def scatter_reduce(x, dim, index, src, reduce, *, include_self=True):
 
     Source: TensorRT's ScatterElements has no reduction.
     """
+    return _reduced(x, dim, index, src, reduce, include_self)
+
+
+def _reduced(x: Any, dim: int, index: Any, src: Any, reduce: str, include_self: bool) -> Any:
     require(x.is_floating_point(), "floating-point numbers only")
     if x.dim() == 0:
         index, src = index.reshape(1), src.reshape(1)
@@ -213,3 +217,35 @@ def _scatter_reduce(x: Any, dim: int, index: Any, src: Any, reduce: str, include
     added = torch.nn.functional.pad(added, missing)
     hit = torch.arange(rows.shape[0]).reshape([-1] + [1] * places.dim()) == places.unsqueeze(0)
     return _reduce_rows(rows, hit, added, reduce, include_self).movedim(0, dim)
+
+
+@lowering(
+    "aten::scatter.reduce",
+    examples=[
+        example(self=(3, 4), dim=1, index=tensor(3, 5, dtype="int64", high=4), src=(3, 5), reduce="add"),
+        example(self=("n", 4), dim=-1, index=tensor("n", 2, dtype="int64", high=4), src=("n", 2), reduce="multiply"),
+    ],
+)
+def scatter_with_reduction(x, dim, index, src, *, reduce):
+    """scatter with a reduction -> Equal Where ReduceSum or ReduceProd."""
+    return _scatter_reduced(x, dim, index, src, reduce)
+
+
+@lowering(
+    "aten::scatter.value_reduce",
+    examples=[
+        example(self=(3, 4), dim=1, index=tensor(3, 5, dtype="int64", high=4), value=2.5, reduce="add"),
+        example(self=(), dim=0, index=tensor(values=0, dtype="int64"), value=-1.5, reduce="multiply"),
+    ],
+)
+def scatter_value_with_reduction(x, dim, index, value, *, reduce):
+    """scatter of one number with a reduction -> Equal Where ReduceSum or ReduceProd."""
+    import torch
+
+    return _scatter_reduced(x, dim, index, torch.zeros_like(index, dtype=x.dtype) + value, reduce)
+
+
+def _scatter_reduced(x: Any, dim: int, index: Any, src: Any, reduce: str) -> Any:
+    reduction = {"add": "sum", "multiply": "prod"}.get(reduce)
+    require(reduction is not None, f"the reduction {reduce} is not known")
+    return _reduced(x, dim, index, src, reduction, include_self=True)

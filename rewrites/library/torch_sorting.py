@@ -28,6 +28,61 @@ def _smallest(x: Any, k: int, dim: int, keepdim: bool) -> tuple[Any, Any]:
     return (value.unsqueeze(dim), place.unsqueeze(dim)) if keepdim else (value, place)
 
 
+def _ranks(x: Any, descending: bool) -> Any:
+    """The place of each element along the last axis when sorted, equal ones in their order, NaN as the greatest."""
+    import torch
+
+    one, other = x.unsqueeze(-1), x.unsqueeze(-2)
+    before = other > one if descending else other < one
+    equal = other == one
+    if x.is_floating_point():
+        nan, other_nan = torch.isnan(one), torch.isnan(other)
+        before = before | (other_nan & ~nan if descending else nan & ~other_nan)
+        equal = equal | (nan & other_nan)
+    places = torch.arange(x.shape[-1])
+    earlier = places < places.unsqueeze(-1)
+    return (before | (equal & earlier)).to(torch.int64).sum(-1)
+
+
+def _stably_sorted(x: Any, dim: int, descending: bool) -> tuple[Any, Any]:
+    """The sorted elements and where they were."""
+    import torch
+
+    if x.dim() == 0:
+        return x.clone(), torch.zeros_like(x, dtype=torch.int64)
+    last = x.movedim(dim, -1)
+    places = torch.arange(last.shape[-1])
+    at = _ranks(last, descending).unsqueeze(-2) == places.unsqueeze(-1)
+    order = torch.where(at, places, torch.zeros_like(places)).sum(-1)
+    return last.gather(-1, order).movedim(-1, dim), order.movedim(-1, dim)
+
+
+_EQUALS = tensor(6, 2, values=[[1, 2], [0, 2], [1, 0], [float("nan"), 1], [0, 1], [float("nan"), 2]])
+_STABLE = [
+    example(self=_EQUALS, stable=True, dim=0),
+    example(self=_EQUALS, stable=True, dim=0, descending=True),
+    example(self=tensor("n", 5, dtype="int64", high=3), stable=True, dim=-1),
+]
+_SORTED_ANYHOW = [example(self=("n", 5), stable=False, dim=-1, because="TopK")]
+
+
+@lowering("aten::sort.stable", examples=_STABLE, refuses=_SORTED_ANYHOW)
+def sort_stable(x, *, stable=False, dim=-1, descending=False):
+    """sort that is stable -> Less Equal ReduceSum GatherElements: each element's place is how many come before it.
+
+    Source: TensorRT's ITopKLayer, which says nothing of the order of equal elements.
+    """
+    require(stable, "an order of which nothing is asked is TopK's")
+    return _stably_sorted(x, dim, descending)
+
+
+@lowering("aten::argsort.stable", examples=_STABLE, refuses=_SORTED_ANYHOW)
+def argsort_stable(x, *, stable=False, dim=-1, descending=False):
+    """argsort that is stable -> Less Equal ReduceSum: each element's place is how many come before it."""
+    require(stable, "an order of which nothing is asked is TopK's")
+    return _stably_sorted(x, dim, descending)[1]
+
+
 @lowering(
     "aten::kthvalue",
     examples=[

@@ -25,6 +25,7 @@ def _covariance(x: Any, correction: int, fweights: Any, aweights: Any) -> Any:
     "aten::cov",
     examples=[
         example(self=(3, 5)),
+        example(self=(1, 5)),
         example(self=("n", 6), correction=0, fweights=tensor(6, dtype="int64", low=1, high=4)),
         example(self=(3, "m"), aweights=tensor("m", low=0.1, high=1.0), _sizes={"m": 7}),
     ],
@@ -35,11 +36,18 @@ def cov(x, *, correction=1, fweights=None, aweights=None):
     Source: PyTorch's documentation of torch.cov.
     """
     made = _covariance(x, correction, fweights, aweights)
-    return made if x.dim() == 2 else made.reshape(())
+    return made.squeeze()
 
 
 @lowering(
-    "aten::corrcoef", examples=[example(self=(3, 5)), example(self=("n", 6)), example(self=(3, "m"), _sizes={"m": 7})]
+    "aten::corrcoef",
+    examples=[
+        example(self=(3, 5)),
+        example(self=(1, 5)),
+        example(self=(5,)),
+        example(self=("n", 6)),
+        example(self=(3, "m"), _sizes={"m": 7}),
+    ],
 )
 def corrcoef(x):
     """corrcoef -> ReduceSum Sub MatMul Div: the covariance, divided by both deviations, within -1..1.
@@ -48,10 +56,34 @@ def corrcoef(x):
     """
     import torch
 
-    if x.dim() < 2:
-        return x.sum() * 0 + 1
     made = _covariance(x, 1, None, None)
     places = torch.arange(made.shape[0])
     own = (places.unsqueeze(1) == places).to(made.dtype)
     deviation = torch.sqrt((made * own).sum(1))
-    return (made / deviation.unsqueeze(1) / deviation.unsqueeze(0)).clamp(-1.0, 1.0)
+    return (made / deviation.unsqueeze(1) / deviation.unsqueeze(0)).clamp(-1.0, 1.0).squeeze()
+
+
+@lowering(
+    "aten::histc",
+    examples=[
+        example(self=("n", 5), bins=4, min=-1, max=2),
+        example(self=tensor(6, values=[0.0, 0.25, 0.5, 1.0, 2.0, -1.0]), bins=4, min=0, max=1),
+        example(self=("n",), bins=3),
+        example(self=tensor(2, values=[1.5, 1.5]), bins=5),
+    ],
+)
+def histc(x, bins=100, min=0, max=0):
+    """histc -> Floor Equal ReduceSum: how many elements are in each of the equal bins; the last one has both its ends.
+
+    Source: PyTorch's documentation of torch.histc.
+    """
+    import torch
+
+    x = x.reshape(-1)
+    low, high = x.new_full((1,), min), x.new_full((1,), max)
+    if min == max:
+        low, high = x.amin().reshape(1), x.amax().reshape(1)
+        low, high = torch.where(low == high, low - 1, low), torch.where(low == high, high + 1, high)
+    place = torch.floor((x - low) * bins / (high - low)).clamp(max=bins - 1)
+    inside = (x >= low) & (x <= high)
+    return ((torch.arange(bins).unsqueeze(1) == place) & inside).to(x.dtype).sum(1)

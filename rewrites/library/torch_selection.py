@@ -1,0 +1,133 @@
+"""Choosing and placing elements by masks, diagonals and combinations."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations as choices
+from itertools import combinations_with_replacement as repeated_choices
+from typing import Any
+
+from rewrites import example, lowering, require, tensor
+
+_MASK = tensor(3, 2, dtype="bool", values=[[1, 0], [0, 1], [1, 1]])
+_INDEX = tensor(3, dtype="int64", values=[2, 7, -1])
+
+
+@lowering(
+    "aten::masked_scatter",
+    examples=[
+        example(self=(3, 2), mask=_MASK, source=(2, 3)),
+        example(self=("n", 2), mask=tensor(2, dtype="bool", values=[1, 0]), source=("n", 4)),
+        example(self=(3, 2), mask=tensor(3, 1, dtype="bool", values=[[1], [0], [1]]), source=(9,)),
+    ],
+)
+def masked_scatter(x, mask, source):
+    """masked_scatter -> CumSum Gather Where: each place takes the element whose number is how many are before it."""
+    import torch
+
+    chosen = mask.expand_as(x).reshape(-1)
+    number = torch.cumsum(chosen.to(torch.int64), 0) - 1
+    taken = source.reshape(-1).index_select(
+        0, number.clamp(min=0).minimum(torch.zeros_like(number) + source.numel() - 1)
+    )
+    return torch.where(chosen, taken, x.reshape(-1)).reshape(x.shape)
+
+
+@lowering(
+    "aten::diagonal_scatter",
+    static={"x": None},
+    examples=[
+        example(self=(3, 3), src=(3,)),
+        example(self=(2, 3, 4), src=(2, 3), offset=1, dim1=1, dim2=2),
+        example(self=(3, 2, 4), src=(2, 2), offset=-1, dim1=0, dim2=-1),
+    ],
+    refuses=[example(self=("n", 3), src=(3,), because="static", _sizes={"n": 3})],
+)
+def diagonal_scatter(x, src, offset=0, dim1=0, dim2=1):
+    """diagonal_scatter -> ScatterElements of the flattened tensor: the places of a diagonal are known."""
+    import torch
+
+    sizes = [int(size) for size in x.shape]
+    places = torch.arange(math.prod(sizes)).reshape(sizes).diagonal(offset, dim1, dim2).reshape(-1)
+    return x.reshape(-1).scatter(0, places, src.reshape(-1)).reshape(sizes)
+
+
+@lowering(
+    "aten::combinations",
+    static={"x": (0,)},
+    examples=[
+        example(self=(4,)),
+        example(self=(3,), r=3, with_replacement=True),
+        example(self=tensor(5, dtype="int64"), r=1),
+    ],
+    refuses=[example(self=("n",), because="static"), example(self=(3,), r=4, because="empty")],
+)
+def combinations(x, r=2, with_replacement=False):
+    """combinations -> Gather: which elements belong together is known."""
+    import torch
+
+    size = int(x.shape[0])
+    rows = list((repeated_choices if with_replacement else choices)(range(size), r))
+    require(rows and r, "the result is empty")
+    return x.index_select(0, torch.tensor(rows).reshape(-1)).reshape(len(rows), r)
+
+
+@lowering(
+    "aten::linalg_vander",
+    static={"x": (-1,)},
+    examples=[example(x=(4,)), example(x=("n", 3), N=5), example(x=tensor(2, "n", 3, dtype="int64", low=-2), N=3)],
+    refuses=[example(x=("n",), because="static")],
+)
+def linalg_vander(x, *, N=None):
+    """linalg_vander -> Mul Concat: each power is the one before it times the numbers."""
+    import torch
+
+    count = int(x.shape[-1]) if N is None else N
+    powers = [torch.ones_like(x)]
+    for _ in range(count - 1):
+        powers.append(powers[-1] * x)
+    return torch.stack(powers[:count], -1)
+
+
+@lowering(
+    "aten::_unsafe_masked_index",
+    examples=[
+        example(self=(4, 2), mask=tensor(3, 1, dtype="bool", values=[[1], [0], [1]]), indices=[_INDEX, None], fill=0),
+        example(
+            self=tensor(2, "n", 3, dtype="int64"), mask=tensor(3, dtype="bool", values=[1, 1, 0]),
+            indices=[None, _INDEX, tensor(3, dtype="int64", high=3)], fill=7, _sizes={"n": 5},
+        ),
+    ],
+)  # fmt: skip
+def unsafe_masked_index(x, mask, indices, fill):
+    """_unsafe_masked_index -> Gather Where: places beyond an end are read at the end; what the mask leaves is filled.
+
+    Source: PyTorch's inductor, which makes it for padding and shifted reads.
+    """
+    import torch
+
+    def within(index: Any, size: Any) -> Any:
+        return torch.maximum(torch.minimum(index, torch.zeros_like(index) + size - 1), torch.zeros_like(index) - size)
+
+    taken = x[tuple(slice(None) if i is None else within(i, x.shape[axis]) for axis, i in enumerate(indices))]
+    return torch.where(mask, taken, torch.full_like(taken, fill))
+
+
+@lowering(
+    "aten::repeat_interleave.self_int",
+    examples=[
+        example(self=("n", 3), repeats=2, dim=1),
+        example(self=(2, "n"), repeats=3),
+        example(self=(), repeats=2),
+        example(self=(2, 3), repeats=1, dim=-2),
+    ],
+    refuses=[example(self=(2, 3), repeats=0, because="empty")],
+)
+def repeat_interleave(x, repeats, dim=None, *, output_size=None):
+    """repeat_interleave -> Unsqueeze Expand Reshape."""
+    del output_size
+    require(repeats > 0, "the result is empty")
+    x, dim = (x.reshape(-1), 0) if dim is None else (x, dim % x.dim())
+    before, after = x.shape[:dim], x.shape[dim + 1 :]
+    spread = x.unsqueeze(dim + 1).expand(*before, x.shape[dim], repeats, *after)
+    return spread.reshape(*before, x.shape[dim] * repeats, *after)
