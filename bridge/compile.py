@@ -16,6 +16,7 @@ from bridge.errors import BuildError
 from bridge.frontend.alias import Memory
 from bridge.frontend.load import Loaded, _on, example_of, load
 from bridge.frontend.provenance import TAG
+from bridge.logging import show_graph
 from bridge.partition.roles import Policy, Role, Roles
 from bridge.partition.segments import Cut, Segment, cut
 from bridge.partition.stitch import Call, stitch
@@ -312,6 +313,7 @@ def finish(loaded: Loaded, partition: Partition, calls: dict[int, Call]) -> torc
         tp.remove_attributes([node], TAG)
     module = tp.freeze(program.module, tp.kept_methods(program.module, program.method))
     remember(module, record)
+    show_graph(_LOG, "compiled", lambda: tp.graph_of(module, program.method))
     _report(partition, calls)
     return module
 

@@ -14,12 +14,14 @@ import torch
 import rewrites
 from bridge import torch_private as tp
 from bridge.backends.base import Backend
+from bridge.backends.weights import detach_weights
 from bridge.export import Exported, export
 from bridge.export.export import ExporterCrash, onnx_identifier
 from bridge.export.function import Function, function_of
 from bridge.frontend.program import Program
 from bridge.frontend.provenance import TAG, identity_of
 from bridge.leaves import input_leaves, result_names
+from bridge.logging import show_graph
 from bridge.partition.segments import Segment
 from bridge.precision import cast, final_layers, narrow_inputs, truncate
 from bridge.runtime.dtypes import name_of
@@ -78,6 +80,7 @@ class Translator:
             self.as_themselves |= culprit.keys()  # a rule may lower what the exporter breaks at
             return self.translate(segment)
         self._restore_outputs(exported.graph, segment)
+        _show("a segment, as exported", exported.graph)
         counts = dict(Counter(node.op for node in all_nodes(exported.graph)))
         if self.spec.truncate_double:
             truncate(exported.graph)
@@ -88,6 +91,7 @@ class Translator:
         refused = self._left_over(exported.graph, exported.reasons, rewriting)
         if not refused:
             self._cast(exported.graph, function)
+            _show("a segment, rewritten and typed", exported.graph)
             refused = self._unbuildable(exported.graph, segment)
             exporters_own = self._lowerable(segment, refused.keys() - exported.reasons.keys() - self.as_themselves)
             if exporters_own:
@@ -261,6 +265,15 @@ def rules_of(spec: CompileSpec) -> rewrites.RuleSet:
 
 def target_of(spec: CompileSpec) -> str:
     return (spec.target or "tensorrt").replace(":", "==")
+
+
+def _show(title: str, graph: gs.Graph) -> None:
+    def text() -> str:
+        import onnx
+
+        return str(onnx.printer.to_text(detach_weights(graph)[0]))
+
+    show_graph(_LOG, title, text)
 
 
 def all_nodes(graph: gs.Graph) -> list[gs.Node]:

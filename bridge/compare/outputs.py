@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from bridge.compare.inputs import InputSet
 from bridge.compare.runners import Contender
 from bridge.errors import BridgeError, SpecError
 
+_POLYGRAPHY = logging.getLogger("bridge.polygraphy")
 Tolerance = float | Mapping[str, float] | None
 RTOL = {"float64": 1e-6, "float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
 """Relative tolerance where none is given, by the coarser dtype of the two."""
@@ -105,24 +107,55 @@ def feed_of(reference: Contender, compiled: Contender, inputs: InputSet) -> dict
     """The inputs by the names that ONNX knows them by, else by those of the reference's arguments.
 
     Raises:
-        BridgeError: an ONNX model's inputs are others.
+        BridgeError: an ONNX model takes another number of inputs.
     """
     module = next((side for side in (reference, compiled) if side.module is not None), None)
     feed = inputs.leaves(module.input_names if module is not None else reference.input_names)
     for side in (reference, compiled):
-        if side.module is None and not set(side.input_names) <= set(feed):
-            if len(side.input_names) != len(feed):
-                told = f"{side.label} takes {', '.join(side.input_names)}; given: {', '.join(feed)}"
-                raise BridgeError(told, hint="give the inputs as a dict by name")
-            feed = dict(zip(side.input_names, feed.values(), strict=True))
+        feed = renamed(feed, side)
     return {name: tensor.detach().cpu() for name, tensor in feed.items()}
+
+
+def renamed(feed: dict[str, torch.Tensor], side: Contender) -> dict[str, torch.Tensor]:
+    """The inputs by the names that an ONNX model knows them by; by position where they go by others.
+
+    Raises:
+        BridgeError: it takes another number of them.
+    """
+    if side.model is None or set(side.input_names) <= set(feed):
+        return feed
+    if len(side.input_names) != len(feed):
+        told = f"{side.label} takes {', '.join(side.input_names)}; given: {', '.join(feed)}"
+        raise BridgeError(told, hint="give the inputs as a dict by name")
+    return dict(zip(side.input_names, feed.values(), strict=True))
 
 
 @contextlib.contextmanager
 def quiet_polygraphy() -> Iterator[None]:
-    """Polygraphy's own messages, which say in many lines what the report says in a table, are left out."""
-    with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
-        yield
+    """Polygraphy's messages go to the logger ``bridge.polygraphy``: warnings as information, all others to be debugged.
+
+    They say in many lines what the report says in a table.
+    """
+    severity = G_LOGGER.VERBOSE if _POLYGRAPHY.isEnabledFor(logging.DEBUG) else G_LOGGER.WARNING
+    if not hasattr(G_LOGGER, "use_python_logging_system"):  # an older one
+        with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
+            yield
+        return
+    before, colors = G_LOGGER.use_python_logging_system, G_LOGGER.colors
+    with G_LOGGER.verbosity(severity):
+        G_LOGGER.use_python_logging_system, G_LOGGER.colors, G_LOGGER.python_logger = True, False, _Demoting()
+        try:
+            yield
+        finally:
+            G_LOGGER.use_python_logging_system, G_LOGGER.colors = before, colors
+
+
+class _Demoting:
+    """What Polygraphy takes for a logger of Python's."""
+
+    def log(self, level: int, msg: str) -> None:
+        """Errors too are for the debug level: they are raised, or the report has them."""
+        _POLYGRAPHY.log(logging.INFO if level == G_LOGGER.WARNING else logging.DEBUG, "%s", msg)
 
 
 def _passes(name: str, found: Array, expected: Array, rtol: float, atol: float) -> bool:

@@ -16,7 +16,7 @@ from bridge.errors import SpecError
 from bridge.frontend.facts import Argument, Fact, Varies
 from bridge.frontend.program import Program, prepare
 from bridge.frontend.results import copy_shared_results
-from bridge.logging import quiet_exporter
+from bridge.logging import quiet_exporter, show_graph
 from bridge.spec import CompileSpec, Leaf
 
 _LOG = logging.getLogger("bridge.frontend")
@@ -139,6 +139,7 @@ def _prepared(
     moves = any(tensor.device != device for tensor in (*module.parameters(), *module.buffers()))
     moved = copy.deepcopy(module).to(device) if moves else module
     program = prepare(moved, method, _on(example_of(spec, arguments, dtype), device), known, device)
+    show_graph(_LOG, f"{method}, folded", lambda: program.graph)
     if spec.require_full_compilation:
         copy_shared_results(program)
     return Loaded(program, spec, leaves, adapt)
