@@ -33,10 +33,11 @@ def as_module(compiled: torch.nn.Module, *, cuda_graphs: bool = False) -> torch.
     Raises:
         ExportError: the module kept a branch or a loop in PyTorch, which neither can take from TorchScript.
     """
+    mode = bool(getattr(compiled, "training", False))  # a frozen module has none
     if cuda_graphs:
-        return GraphedModule(compiled).train(compiled.training)
+        return GraphedModule(compiled).train(mode)
     if isinstance(compiled, torch.jit.ScriptModule):
-        return fx_view(compiled).train(compiled.training)
+        return fx_view(compiled).train(mode)
     outside = copy.copy(compiled)
     outside._modules = {name: part and as_module(part) for name, part in compiled._modules.items()}
     return outside
