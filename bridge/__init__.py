@@ -16,6 +16,7 @@ from bridge._about import __version__
 
 if TYPE_CHECKING:
     from bridge import logging
+    from bridge.bundle import Bundle, report_bundle
     from bridge.compare import ComparisonReport, compare
     from bridge.compile import compile
     from bridge.debug import debug
@@ -40,6 +41,7 @@ _HOMES = {
     "compile": "bridge.compile",
     **dict.fromkeys(("ComparisonReport", "compare"), "bridge.compare"),
     "debug": "bridge.debug",
+    **dict.fromkeys(("Bundle", "report_bundle"), "bridge.bundle"),
     **dict.fromkeys(("DiffReport", "diff"), "bridge.diff"),
     **dict.fromkeys(("CompileSpec", "Constant", "Device", "Input"), "bridge.spec"),
     "inspect": "bridge.runtime.inspection",
@@ -53,6 +55,7 @@ _HOMES = {
 __all__ = [
     "BridgeError",
     "BuildError",
+    "Bundle",
     "ComparisonReport",
     "CompileSpec",
     "Constant",
@@ -78,6 +81,7 @@ __all__ = [
     "inspect",
     "logging",
     "profile",
+    "report_bundle",
     "to_onnx",
 ]
 

@@ -47,6 +47,7 @@ def make_app() -> typer.Typer:
     from bridge.cli.engine import build_engine
     from bridge.cli.inspect import inspect_file
     from bridge.cli.profile import profile_module
+    from bridge.cli.report import write_report
     from bridge.cli.run import run_module
 
     app = typer.Typer(help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -62,6 +63,7 @@ def make_app() -> typer.Typer:
         ("diff", diff_files),
         ("debug", debug_module),
         ("inspect", inspect_file),
+        ("report", write_report),
     ):
         app.command(name, no_args_is_help=True)(command)
     if find_spec("bridge.cli.rules"):
