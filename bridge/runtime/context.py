@@ -32,10 +32,17 @@ def key_of(inputs: list[torch.Tensor], options: RunOptions) -> Key:
 
 @dataclass(frozen=True)
 class _Layout:
-    """What follows from inputs of certain shapes: the profile, and each output's shape, None where the data decide."""
+    """What follows from inputs of certain shapes.
+
+    Attributes:
+        outputs: the outputs' shapes; None where the data decide.
+        patterns: a tensor of each output's shape and dtype that takes no room; None where the data decide.
+        unknown: which outputs those are.
+    """
 
     profile: int
     outputs: list[torch.Size | None]
+    patterns: list[torch.Tensor | None]
     unknown: list[int]
 
 
@@ -57,11 +64,11 @@ class Context:
             self._context.profiler = profiler
         self._told: Key | None = None
         self._layouts: dict[Key, _Layout] = {}
-        self._layout = _Layout(0, [], [])
+        self._layout = _Layout(0, [], [], [])
         self._input_names = [binding.name for binding in session.inputs]
         self._output_names = [binding.name for binding in session.outputs]
         self._dtypes = [dtype_of(binding.dtype) for binding in session.outputs]
-        self._models = [torch.empty(0, dtype=dtype, device=session.device) for dtype in self._dtypes]
+        self._elements = [torch.empty((), dtype=dtype, device=session.device) for dtype in self._dtypes]
         self.waits_for_values = any(device.type == "cpu" for device in session.input_devices)
         self._from = [_MISALIGNED] * len(self._input_names)
         self._to = [_MISALIGNED] * len(self._output_names)
@@ -102,15 +109,18 @@ class Context:
 
     def run(self, street: SharedStream) -> list[torch.Tensor]:
         """Enqueues a run on what was told; new tensors, in the engine's order."""
-        outputs = []
-        for index, shape in enumerate(self._layout.outputs):
-            output = self._models[index].new_empty(shape or ())
-            outputs.append(output)
-            if shape is None:
+        outputs: list[Any] = []
+        for index, pattern in enumerate(self._layout.patterns):
+            if pattern is None:
                 self._allocators[self._output_names[index]].begin()
-            elif output.data_ptr() != self._to[index]:
-                self._to[index] = output.data_ptr()
-                self._set_address(self._output_names[index], self._to[index])
+                outputs.append(None)
+                continue
+            output = torch.empty_like(pattern, memory_format=torch.contiguous_format)  # in half the time of `empty`
+            outputs.append(output)
+            address = output.data_ptr()
+            if address != self._to[index]:
+                self._to[index] = address
+                self._set_address(self._output_names[index], address)
         if not street.execute(self._context):
             raise EngineError(
                 "TensorRT failed to run an engine", hint="TensorRT's own message is in the log, logger bridge.tensorrt"
@@ -166,7 +176,9 @@ class Context:
                 self._allocators[name] = output_allocator(self._trt, self._device)
                 self._context.set_output_allocator(name, self._allocators[name])
         unknown = [index for index, shape in enumerate(outputs) if shape is None]
-        return _Layout(self._context.active_optimization_profile, outputs, unknown)
+        pairs = zip(self._elements, outputs, strict=True)
+        patterns = [None if shape is None else element.expand(shape) for element, shape in pairs]
+        return _Layout(self._context.active_optimization_profile, outputs, patterns, unknown)
 
     def _choose_profile(self, shapes: Shapes, wanted: int | None) -> int:
         for index, profile in enumerate(self._profiles):

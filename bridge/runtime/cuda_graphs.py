@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bridge.runtime.memory import lasting
 from bridge.runtime.session import RunOptions
 from bridge.runtime.streams import SharedStream
 
@@ -30,7 +31,7 @@ class CapturedCall:
 
     def __init__(self, context: Context, inputs: list[torch.Tensor], options: RunOptions, street: SharedStream) -> None:
         self._context = context
-        self._inputs = [tensor.clone() for tensor in inputs]
+        self._inputs = lasting(street.device, street.stream, lambda: [tensor.clone() for tensor in inputs])
         self._scratch = street.scratch(context.scratch_size)
         context.use_scratch(self._scratch)
         side = torch.cuda.Stream(street.device)

@@ -13,6 +13,7 @@ from bridge import torch_private as tp
 from bridge.errors import EngineError
 from bridge.runtime.context import Context, key_of
 from bridge.runtime.cuda_graphs import CapturedCall, why_not_captured
+from bridge.runtime.memory import lasting
 from bridge.runtime.session import RunOptions
 from bridge.runtime.streams import shared_stream
 
@@ -47,7 +48,7 @@ class Lane:
                     return captured.replay(inputs)
             context = self.context
             if context is None:
-                context = self.context = Context(self._owner())
+                context = self.context = self._new_context()
             context.tell(inputs, options, self.street.handle)
             context.use_scratch(self.street.scratch(context.scratch_size))
             return context.run(self.street)
@@ -63,7 +64,7 @@ class Lane:
         return self._graphs[key]
 
     def _capture(self, inputs: list[torch.Tensor], options: RunOptions) -> CapturedCall | None:
-        context = Context(self._owner())  # a graph needs a context that nothing else changes
+        context = self._new_context()  # a graph needs one that nothing else changes
         context.tell(inputs, options, self.street.handle)
         why = why_not_captured(context)
         if why is None:
@@ -95,6 +96,10 @@ class Lane:
         scratch = torch.empty(context.scratch_size, dtype=torch.uint8, device=session.device)  # until all is enqueued
         context.use_scratch(scratch)
         return context.run(self.street)
+
+    def _new_context(self) -> Context:
+        session = self._owner()
+        return lasting(session.device, self.street.stream, lambda: Context(session))
 
     def _owner(self) -> TensorRTSession:
         session = self._session()

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from bridge import torch_private as tp
+
 log = logging.getLogger("bridge.runtime")
+
+Made = TypeVar("Made")
+
+
+def lasting(device: torch.device, stream: Any, make: Callable[[], Made]) -> Made:
+    """What ``make`` gives, in memory that may outlive the call: allocated in a thread of its own, on this stream.
+
+    The caller's thread may allocate from a pool that does not last: torch.compile's CUDA graphs warm up in one, and
+    take it for an error when something that they do not know stays in it.
+    """
+    if device.type != "cuda" or tp.is_capturing():
+        return make()
+
+    def run() -> Made:
+        with torch.cuda.device(device), torch.cuda.stream(stream):
+            return make()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(run).result()
 
 
 def gpu_allocator(trt: ModuleType, device: torch.device) -> Any:
@@ -23,7 +46,8 @@ def gpu_allocator(trt: ModuleType, device: torch.device) -> Any:
 
         def allocate_async(self, size: int, alignment: int, flags: int, stream: int) -> int:
             try:  # PyTorch aligns to 512 bytes; TensorRT never asks for more
-                return int(torch.cuda.caching_allocator_alloc(size, device, stream))
+                own = torch.cuda.default_stream(device)
+                return int(lasting(device, own, lambda: torch.cuda.caching_allocator_alloc(size, device, stream)))
             except RuntimeError as error:
                 log.error("TensorRT asked for %d bytes of %s: %s", size, device, error)
                 return 0

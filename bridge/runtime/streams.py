@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from bridge.runtime.memory import lasting
+
 _streams: weakref.WeakValueDictionary[tuple[int | None, int], SharedStream] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 
@@ -59,6 +61,6 @@ class SharedStream:
     def scratch(self, size: int) -> torch.Tensor:
         """At least ``size`` bytes that nothing else uses while the lock is held."""
         if self._scratch.numel() < size:
-            self._scratch = self._scratch.new_empty(0)  # the smaller one goes before the larger one comes
-            self._scratch = self._scratch.new_empty(size)
+            self._scratch = empty = self._scratch.new_empty(0)  # the smaller one goes before the larger one comes
+            self._scratch = lasting(self.device, self.stream, lambda: empty.new_empty(size))
         return self._scratch

@@ -1,6 +1,7 @@
 """The operator on a GPU, over TensorRT engines."""
 
 import copy
+import dataclasses
 import gc
 import os
 import subprocess
@@ -18,7 +19,7 @@ import bridge
 from bridge import profile
 from bridge.backends import BuildSettings, select
 from bridge.errors import EngineError
-from bridge.runtime import InputSignature, OutputSignature, Range, Signature, as_module, configure, inspect
+from bridge.runtime import InputSignature, OutputSignature, Plan, Range, Signature, as_module, configure, inspect
 from bridge.runtime.module import embed_engine_in_new_module
 
 pytest.importorskip("tensorrt")
@@ -161,16 +162,18 @@ def wide(seed: int):
 def test_engines_on_one_stream_share_activation_memory():
     modules = [embed_engine_in_new_module(wide(seed)) for seed in (0, 1)]
     x = torch.randn(4096, 64, device=DEVICE)
+    torch.cuda.synchronize()
     growth = []
-    for module in modules:
-        before = torch.cuda.memory_allocated()
-        expected = module(x)
-        growth.append(torch.cuda.memory_allocated() - before)
-    assert growth[1] < growth[0] - (32 << 20), growth
-    for _ in range(10):
-        results = [module(x) for module in modules]
-    assert torch.equal(results[1], expected)
-    assert not torch.equal(results[0], results[1])
+    with torch.cuda.stream(torch.cuda.Stream()):
+        for module in modules:
+            before = torch.cuda.memory_allocated()
+            expected = module(x)
+            growth.append(torch.cuda.memory_allocated() - before)
+        assert growth[1] < growth[0] - (32 << 20), growth
+        for _ in range(10):
+            results = [module(x) for module in modules]
+        assert torch.equal(results[1], expected)
+        assert not torch.equal(results[0], results[1])
 
 
 def test_cuda_graphs(module, eager):
@@ -216,7 +219,8 @@ def test_inside_the_users_own_capture(module, eager, warm_up_stream):
 
 
 def test_a_capture_without_a_call_before_it_is_an_error(plan, eager):
-    module = embed_engine_in_new_module(plan)
+    own = dataclasses.replace(plan.header, notes=("an engine that nothing else has called",))
+    module = embed_engine_in_new_module(Plan.pack(own, {name: plan.section(name) for name in plan.section_names()}))
     x = torch.randn(13, 64, device=DEVICE)
     module(x[:7])
     torch.cuda.synchronize()
