@@ -71,10 +71,7 @@ def _of_outputs(what: Comparable, folder: Path, bound: float) -> Bisection:
         if isinstance(stage.side, EngineSide) and (found := _of_engines(what, stage.side, folder, bound)).culprit:
             return found
     assert what.traced is not None
-    results = set(what.reference.results)
-    keys = [key for key, names in leaving(what.reference.steps, results).items() if results & set(names)]
-    blamer = Blamer(what.traced, keys, bound)
-    return _blamed(what, blamer)
+    return _blamed(what, Blamer(what.traced, [], bound))
 
 
 def _of_row(what: Comparable, row: LayerRow, stage: Stage, folder: Path) -> Bisection:

@@ -60,16 +60,17 @@ class Blamer:
     """Runs a program's ONNX graph with a part of what was done to it.
 
     Args:
-        keys: whose results are looked at.
+        keys: whose results are looked at; none: those of the whole graph.
         bound: the relative error above which they are wrong.
     """
 
     def __init__(self, traced: Traced, keys: Sequence[Key], bound: float) -> None:
         self.traced, self.bound, self.tries = traced, bound, 0
-        names = leaving(traced.torch_side.steps, traced.torch_side.results)
-        self.wanted = {key: names[key][0] for key in keys if len(names.get(key, ())) == 1}
-        self.expected = traced.torch_side.kept(list(self.wanted.values()))
         self.exported = translate_whole(traced.loaded, rewrite=False)
+        names = leaving(traced.torch_side.steps, traced.torch_side.results)
+        single = {key: names[key][0] for key in keys or self._results() if len(names.get(key, ())) == 1}
+        self.expected = traced.torch_side.kept(list(single.values()))
+        self.wanted = {key: name for key, name in single.items() if name in self.expected}
 
     def first_application(self) -> Culprit | None:
         """The application of a rule, in their order; None when rewriting does not make the results wrong."""
@@ -123,6 +124,12 @@ class Blamer:
             error = self._cast_error(graph, lambda node, part=part: _first_name(node) not in part)  # type: ignore[misc]
             found.append(Share(group, len(part), error))
         return found
+
+    def _results(self) -> list[Key]:
+        """The keys that make the graph's results."""
+        side = side_of(self.exported, self.traced.torch_side, "the exported ONNX")
+        results = set(side.results)
+        return [step.key for step in side.steps if step.key is not None and results & set(step.outputs)]
 
     def _graph(self) -> gs.Graph:
         assert self.exported.graph is not None

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bridge.compare import bisecting
+from bridge.compare.corners import corner_sets
 from bridge.compare.inputs import input_sets
 from bridge.compare.layers import compare_layers
 from bridge.compare.outputs import OutputRow, Tolerance, compare_outputs, feed_of, quiet_polygraphy
 from bridge.compare.results import ComparisonReport
-from bridge.compare.runners import Contender
+from bridge.compare.runners import Contender, needs_own_process
 from bridge.compare.tracing import NOISE, comparable_of
+from bridge.spec import CompileSpec
 
 
 def compare(
     reference: Any,
     compiled: Any,
-    inputs: Any,
+    inputs: Any = None,
     *,
     layers: bool | Sequence[str] = False,
     rtol: Tolerance = None,
@@ -26,6 +29,9 @@ def compare(
     spec: Any = None,
     save_inputs: str | Path | None = None,
     bisect: str | Path | None = None,
+    evaluator: Literal["onnxruntime", "reference"] = "onnxruntime",
+    python: str | Path | None = None,
+    limit: int | None = None,
     **settings: Any,
 ) -> ComparisonReport:
     """Runs two of the same on the same inputs, and tells whether and where they differ.
@@ -34,7 +40,8 @@ def compare(
         reference, compiled: each a torch.nn.Module (compiled or not), a ScriptModule, an ExportedProgram, an
             onnx.ModelProto, a TensorRT engine's bytes, or the path of one of them.
         inputs: the arguments of one call: a tensor, a tuple of arguments, or a dict by name. A list of tuples or of
-            dicts holds several sets.
+            dicts holds several sets, and so does a data loader of Polygraphy's or PyTorch's, or a generator. None: the
+            spec's examples, in every combination of the smallest, usual and largest size of its dynamic dimensions.
         layers: also compare the result of every operator of the reference with those of the exported and of the
             rewritten ONNX graph in ONNX Runtime, on the set of inputs that came out worst, and name the first that
             diverges. The graphs are made from the reference as `bridge.compile` makes them with ``spec``; when
@@ -46,14 +53,23 @@ def compare(
         spec, settings: as for `bridge.compile`, for ``layers``.
         bisect: a folder: also look for the rule, the cast or the part of an engine that first changes the numbers, by
             halving, and write there the smallest ONNX model that shows it, with its values and a script.
+        evaluator: what runs ONNX models: ONNX Runtime, or ONNX's own reference evaluator, which computes half
+            precision in half precision.
+        python: the interpreter of another environment, in which ``compiled`` is run: one with another TensorRT. What
+            cannot share this process is run in a process of its own without being asked.
+        limit: how many sets of inputs to take of a data loader.
         save_inputs: writes the inputs to this file, in Polygraphy's JSON.
 
     Raises:
         SpecError: the inputs or tolerances cannot be meant.
         BridgeError: one of the two cannot be opened or run here.
     """
-    sets = input_sets(inputs)
-    left, right = Contender(reference, "reference"), Contender(compiled, "compiled")
+    wanted = CompileSpec.of(spec, settings)
+    sets = corner_sets(wanted) if inputs is None else input_sets(inputs, limit)
+    left = Contender(reference, "reference", evaluator)
+    if python is None and needs_own_process(left, compiled):
+        python = sys.executable
+    right = Contender(compiled, "compiled", evaluator, None if python is None else str(python))
     if save_inputs:
         _save([feed_of(left, right, one) for one in sets], Path(save_inputs))
     rows = [row for i, one in enumerate(sets) for row in compare_outputs(left, right, one, i, rtol, atol)]

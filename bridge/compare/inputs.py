@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,20 +40,34 @@ class InputSet:
         return args, kwargs
 
 
-def input_sets(inputs: Any) -> list[InputSet]:
+def input_sets(inputs: Any, limit: int | None = None) -> list[InputSet]:
     """One set, or several: a list whose items are all tuples or dicts holds one set an item.
+
+    So does anything that is iterated over and is no list, tuple, dict or tensor: Polygraphy's and PyTorch's data
+    loaders, a generator; their items may be lists too.
+
+    Args:
+        limit: take so many sets at most.
 
     Raises:
         SpecError: there are none.
     """
-    several = isinstance(inputs, list) and inputs and all(isinstance(item, tuple | dict) for item in inputs)
-    found = [_input_set(item) for item in (inputs if several else [inputs])]
-    if not all(one.args or one.kwargs for one in found):
+    several = isinstance(inputs, list) and inputs and all(isinstance(item, tuple | dict | InputSet) for item in inputs)
+    items = inputs if several or _is_loader(inputs) else [inputs]
+    found = [_input_set(item) for item in itertools.islice(items, limit)]
+    if not found or not all(one.args or one.kwargs for one in found):
         raise SpecError("inputs: nothing to compare with", hint="give a tuple of tensors, or a list of such tuples")
     return found
 
 
+def _is_loader(inputs: Any) -> bool:
+    held = isinstance(inputs, list | tuple | Mapping | torch.Tensor | np.ndarray) or dataclasses.is_dataclass(inputs)
+    return not held and (hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__"))
+
+
 def _input_set(given: Any) -> InputSet:
+    if isinstance(given, InputSet):
+        return given
     given = pytree.tree_map(lambda v: torch.from_numpy(v) if isinstance(v, np.ndarray) else v, given)
     if isinstance(given, Mapping):
         return InputSet((), dict(given))
@@ -103,3 +118,18 @@ def from_json(path: Path) -> list[dict[str, Any]]:
             return [{name: torch.as_tensor(array) for name, array in one.items()} for one in sets]
     except (PolygraphyException, ValueError, AttributeError, TypeError) as error:
         raise SpecError(f"{path} holds no inputs in Polygraphy's JSON", why=str(error).splitlines()[0]) from error
+
+
+def from_script(text: str) -> Any:
+    """What a function in a script gives: ``file.py`` or ``file.py:function``, by default ``load_data``, as Polygraphy.
+
+    Raises:
+        SpecError: there is no such script or function.
+    """
+    from polygraphy.backend.common import InvokeFromScript
+
+    path, colon, function = text.rpartition(":")
+    path, function = (path, function) if colon and path.endswith(".py") else (text, "load_data")
+    if not Path(path).is_file():
+        raise SpecError(f"there is no script {path}")
+    return InvokeFromScript(path, function)()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from polygraphy import comparator
 from polygraphy.comparator.struct import IterationResult
+from polygraphy.exception import PolygraphyException
 from polygraphy.logger import G_LOGGER
 
 from bridge.compare.arrays import Array, as_numpy
@@ -96,7 +97,11 @@ def compare_outputs(
     feed = feed_of(reference, compiled, inputs)
     runners = [side.runner(inputs, list(feed)) for side in (compiled, reference)]
     with quiet_polygraphy():
-        results = comparator.Comparator.run(runners, data_loader=[feed])
+        try:
+            results = comparator.Comparator.run(runners, data_loader=[feed])
+        except PolygraphyException as error:
+            told = f"{reference.label} and {compiled.label} do not both take set {position} of the inputs"
+            raise BridgeError(told, why=str(error)) from error
         accuracy = comparator.Comparator.compare_accuracy(results, compare_func=Compare(rtol, atol, position))
     first = accuracy if hasattr(accuracy, "values") else accuracy[0]  # newer versions give a result per function
     (iterations,) = first.values()

@@ -20,9 +20,13 @@ from polygraphy.backend.onnxrt import OnnxrtRunner
 from polygraphy.common import TensorMetadata
 
 from bridge.compare.arrays import as_numpy
+from bridge.compare.child import ChildRunner
 from bridge.compare.inputs import InputSet, argument_names, tensors_in
 from bridge.errors import BridgeError, SpecError
 from bridge.logging import quiet_exporter
+from bridge.runtime.calls import engine_calls
+from bridge.runtime.module import embed_engine_in_new_module
+from bridge.runtime.plan import Plan
 from bridge.runtime.session_onnxruntime import session_options
 
 Opened = torch.nn.Module | torch.export.ExportedProgram | onnx.ModelProto
@@ -32,43 +36,111 @@ _ENGINES = (".engine", ".plan", ".trt")
 class Contender:
     """One side of a comparison.
 
+    Args:
+        thing: what the user gave.
+        role: what it is called in messages.
+        evaluator: what runs an ONNX model: ``"onnxruntime"`` or ``"reference"``, ONNX's own evaluator.
+        python: an interpreter: it is run there, in a process of its own, and not opened here.
+
     Attributes:
         label: what it is called in reports.
-        source: it, opened.
-        module: what PyTorch runs of it; None when ONNX Runtime runs it.
+        source: it, opened; None where it runs in a process of its own.
+        module: what PyTorch runs of it; None when ONNX Runtime or another process runs it.
         model: what ONNX Runtime runs of it.
+        bindings: the names of an engine's inputs and outputs, in order.
     """
 
-    def __init__(self, thing: Any, role: str) -> None:
-        opened = _opened(thing, role)
+    def __init__(self, thing: Any, role: str, evaluator: str = "onnxruntime", python: str | None = None) -> None:
+        self.thing, self.evaluator, self.python = thing, evaluator, python
         self.label = _label(thing, role)
-        self.source = opened
+        self.source = opened = _opened(thing, role) if python is None else None
         if isinstance(opened, torch.export.ExportedProgram):
             opened = opened.module()
-        self.module = None if isinstance(opened, onnx.ModelProto) else opened
+        self.module = opened if isinstance(opened, torch.nn.Module) else None
         self.model = opened if isinstance(opened, onnx.ModelProto) else None
-        if self.model is not None:
+        self.bindings = _bindings(self.module) if self.module is not None and _is_engine(thing) else None
+        if self.model is not None and evaluator == "onnxruntime":
             source = _source(thing, self.model)
             self.session = ort.InferenceSession(source, session_options(), providers=["CPUExecutionProvider"])
 
     @property
     def input_names(self) -> list[str]:
-        """The inputs by name, in order."""
-        return [i.name for i in self.session.get_inputs()] if self.module is None else argument_names(self.module)
+        """The inputs by name, in order; none where another process knows them."""
+        if self.bindings is not None:
+            return self.bindings[0]
+        if self.model is not None:
+            constants = {tensor.name for tensor in self.model.graph.initializer}
+            return [value.name for value in self.model.graph.input if value.name not in constants]
+        return argument_names(self.module) if self.module is not None else []
+
+    @property
+    def kinds(self) -> set[str]:
+        """The backends of its engines, as far as they are told without opening one."""
+        return _kinds(self.module if self.module is not None and self.bindings is None else self.thing)
 
     def runner(self, inputs: InputSet, names: list[str]) -> BaseRunner:
         """A runner for that one set of inputs, whose tensors go by these names."""
-        if self.module is None:
-            return OnnxrtRunner(self.session, name=self.label)
-        return ModuleRunner(self.module, inputs, names, self.label)
+        if self.python is not None:
+            return ChildRunner(self.thing, inputs, names, self.label, self.python)
+        if self.model is not None:
+            reference = self.evaluator == "reference"
+            return ReferenceRunner(self.model, self.label) if reference else OnnxrtRunner(self.session, name=self.label)
+        assert self.module is not None
+        return ModuleRunner(self.module, inputs, names, self.label, self.bindings)
+
+
+def needs_own_process(reference: Contender, compiled: Any) -> bool:
+    """Whether one has an engine of TensorRT and the other one of TensorRT-RTX: a process takes one of the two."""
+    return {"tensorrt", "tensorrt_rtx"} <= reference.kinds | _kinds(compiled)
+
+
+def _kinds(thing: Any) -> set[str]:
+    if isinstance(thing, torch.nn.Module):
+        return {Plan.from_tensor(call.plan).header.backend for call in engine_calls(thing)}
+    if isinstance(thing, str | Path) and _is_engine(thing):
+        thing = Path(thing).read_bytes()
+    if isinstance(thing, bytes | bytearray | memoryview):
+        content = bytes(thing)
+        return {Plan.from_bytes(content).header.backend if Plan.is_plan(content) else _flavour(content)}
+    if isinstance(thing, str | Path) and Path(thing).suffix in (".ts", ".pt"):
+        return _kinds(_from_file(Path(thing)))
+    return set()
+
+
+def _flavour(engine: bytes) -> str:
+    """Which TensorRT a serialized engine is of: the files of TensorRT-RTX begin with ``vtrt``."""
+    return "tensorrt_rtx" if engine[:4] == b"vtrt" else "tensorrt"
+
+
+def _is_engine(thing: Any) -> bool:
+    is_file = isinstance(thing, str | Path) and Path(thing).suffix in _ENGINES
+    return is_file or isinstance(thing, bytes | bytearray | memoryview)
+
+
+def _bindings(module: torch.nn.Module) -> tuple[list[str], list[str]]:
+    """The names of an embedded engine's inputs and outputs."""
+    (call,) = engine_calls(module)
+    return [one.name for one in call.signature.inputs], [one.name for one in call.signature.outputs]
 
 
 class ModuleRunner(BaseRunner):  # type: ignore[misc]
-    """Any nn.Module, compiled or not; nested arguments and results are flat outside."""
+    """Any nn.Module, compiled or not; nested arguments and results are flat outside.
 
-    def __init__(self, module: torch.nn.Module, inputs: InputSet, names: list[str], name: str) -> None:
+    Args:
+        names: of the tensors in ``inputs``, in order.
+        bindings: the names of an engine's inputs and outputs: where the tensors have the first, they go by name.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        inputs: InputSet,
+        names: list[str],
+        name: str,
+        bindings: tuple[list[str], list[str]] | None = None,
+    ) -> None:
         super().__init__(name=name, prefix="module-runner")
-        self.module, self.inputs, self.names = module, inputs, names
+        self.module, self.inputs, self.names, self.bindings = module, inputs, names, bindings
         self.home = _home(module)
 
     def activate_impl(self) -> None:
@@ -82,13 +154,16 @@ class ModuleRunner(BaseRunner):  # type: ignore[misc]
         return TensorMetadata().from_feed_dict(dict(zip(self.names, tensors, strict=True)))
 
     def infer_impl(self, feed_dict: dict[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
-        tensors = [torch.as_tensor(feed_dict[name]) for name in self.names]
-        args, kwargs = self.inputs.filled([t.to(self.home or t.device).clone() for t in tensors])
+        names = self.bindings[0] if self.bindings and set(self.bindings[0]) <= set(feed_dict) else self.names
+        tensors = [torch.as_tensor(feed_dict[name]) for name in names]
+        tensors = [tensor.to(self.home or tensor.device).clone() for tensor in tensors]
+        args, kwargs = (tuple(tensors), {}) if self.bindings else self.inputs.filled(tensors)
         start = time.perf_counter()
         with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(self.module):
             result = self.module(*args, **kwargs)
         self.inference_time = time.perf_counter() - start
-        return OrderedDict((name, value.detach().cpu()) for name, value in tensors_in(result).items())
+        found = {name: value.detach().cpu() for name, value in tensors_in(result).items()}
+        return OrderedDict(zip(self.bindings[1] if self.bindings else found, found.values(), strict=True))
 
 
 class ReferenceRunner(BaseRunner):  # type: ignore[misc]
@@ -182,9 +257,7 @@ def _from_file(path: Path) -> Opened:
 
 
 def _engine(content: bytes) -> torch.nn.Module:
-    from bridge.runtime.module import embed_engine_in_new_module
-
-    return embed_engine_in_new_module(content)
+    return embed_engine_in_new_module(content, backend=_flavour(content))
 
 
 def _source(thing: Any, model: onnx.ModelProto) -> Any:

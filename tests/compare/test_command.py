@@ -52,6 +52,27 @@ def test_different_models_exit_with_1(capsys: pytest.CaptureFixture[str], folder
     assert run(capsys, folder / "right.ts", folder / "wrong.ts", *loose)[0] == 0
 
 
+def test_corners_scripts_stages_and_bisection(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    ranges = ("--min", "ids:1x2:int64", "--opt", "ids:2x7:int64", "--max", "ids:3x9:int64")
+    ids = bridge.Input(min_shape=(1, 2), opt_shape=(2, 7), max_shape=(3, 9), dtype=torch.int64)
+    onnx.save(bridge.to_onnx(torch.jit.load(str(folder / "right.ts")), [ids]), folder / "dynamic.onnx")
+    code, out, _ = run(capsys, folder / "right.ts", folder / "dynamic.onnx", *ranges)
+    assert code == 0 and "18 outputs, 9 sets of inputs" in out
+    script = folder / "data.py"
+    script.write_text(
+        "import numpy\ndef sets():\n    for i in range(5):\n        yield {'ids': numpy.full((2, 7), i)}\n"
+    )
+    loaded = ("--data-loader-script", f"{script}:sets", "--limit", "3", "--evaluator", "reference")
+    code, out, _ = run(capsys, folder / "right.ts", folder / "right.onnx", *loaded)
+    assert code == 0 and "6 outputs, 3 sets of inputs" in out
+    words = ("--inputs", folder / "inputs.pt", "--stage", "rewritten", "--bisect", folder / "found", "--rtol", "1e-6")
+    code, out, _ = run(capsys, folder / "right.ts", folder / "wrong.ts", *words)
+    assert code == 1 and "No single rule, cast or engine" in out
+    code, _, err = run(capsys, folder / "right.ts", folder / "right.onnx", *ranges)
+    assert code == 1 and "do not both take set 1 of the inputs" in err and "[2, 7]" in err
+    assert run(capsys, folder / "right.ts", folder / "right.onnx", *ranges, "--evaluator", "none")[0] == 2
+
+
 def test_misuse_exits_with_2(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     code, _, err = run(capsys, folder / "right.ts", folder / "wrong.ts")
     assert code == 2 and "no inputs are given" in err
