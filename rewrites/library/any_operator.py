@@ -71,6 +71,8 @@ class AnyOperator(Lowering):
         overload = overload_of(call.schema)
         require(overload is not None, f"PyTorch has no operator {call.schema.namespace}::{call.schema.operator} here")
         require_pure(overload, call.arguments)
+        padding = call.arguments.get("padding_idx") if call.schema.name == "embedding_bag" else None
+        require(padding is None or padding >= 0, "padding_idx is counted from the end, which no exporter knows")
         given = {a.name: a.default for a in call.schema.arguments if a.default is not torch_domain.REQUIRED}
         arguments = {name: plain(value, name, call) for name, value in {**given, **call.arguments}.items()}
         return splice_function(op, self.exporting, overload, arguments)
@@ -105,8 +107,15 @@ def require_pure(overload: Any, arguments: Mapping[str, Any]) -> None:
     off = any(arguments.get(name, True) in (False, 0) for name in ("train", "dropout_p", "dropout"))
     random = torch.Tag.nondeterministic_seeded in overload.tags and not off
     require(not random, "it draws random numbers, which stay in PyTorch")
+    backward = "backward" in schema.name and any(is_integer(value) for value in arguments.values())
+    require(not backward, "it does not check its indices, so it cannot be tried on examples")
     returns = [str(r.type) for r in schema.returns]
     require(returns and all(r in ("Tensor", "List[Tensor]") for r in returns), "its result is not a tensor")
+
+
+def is_integer(value: Any) -> bool:
+    """Whether an argument is a tensor of integers."""
+    return isinstance(value, Value) and value.dtype.kind in "iu"
 
 
 any_operator = AnyOperator(

@@ -7,7 +7,7 @@ from typing import Any
 
 from rewrites import example, lowering, tensor
 
-_NAN = float("nan")
+_NAN, _INF = float("nan"), float("inf")
 _LEFT = tensor(5, values=[1.0, _NAN, -2.0, _NAN, 0.0])
 _RIGHT = tensor(5, values=[-1.0, 3.0, _NAN, _NAN, 0.5])
 
@@ -95,16 +95,25 @@ def heaviside(x, values):
 
 @lowering(
     "aten::frexp.Tensor",
-    examples=[example(self=("n", 3)), example(self=tensor(5, values=[1.0, 0.0, -8.0, 0.75, 1e-3]))],
+    examples=[example(self=("n", 3)), example(self=tensor(6, values=[1.0, 0.0, -8.0, 0.75, 1e-45, _INF]))],
 )
 def frexp(x):
-    """frexp -> Log Floor Pow: the exponent by logarithm, then put right where that rounded."""
+    """frexp -> Log Floor Pow: the exponent by logarithm, then put right where that rounded.
+
+    What is tiny is made larger first, and powers of two are applied in halves: subnormal ones may be taken for zero.
+    """
     import torch
 
-    size = x.abs()
-    zero = size == 0
-    exponent = torch.floor(torch.log(torch.where(zero, torch.ones_like(x), size)) / math.log(2.0)) + 1
-    fraction = x * torch.pow(2.0, -exponent)
-    up, down = (fraction.abs() >= 1).to(x.dtype), (fraction.abs() < 0.5).to(x.dtype)
-    exponent = torch.where(zero, torch.zeros_like(x), exponent + up - down)
-    return x * torch.pow(2.0, -exponent), exponent.to(torch.int32)
+    given, tiny = x, x.abs() < 2.0**-100
+    x = torch.where(tiny, x * 2.0**64, x)
+    plain = ~((x == 0) | torch.isinf(x) | torch.isnan(x))
+    exponent = torch.floor(torch.log(torch.where(plain, x.abs(), torch.ones_like(x))) / math.log(2.0)) + 1
+
+    def fraction(exponent):
+        half = torch.floor(exponent / 2)
+        return x * torch.pow(2.0, -half) * torch.pow(2.0, half - exponent)
+
+    size = fraction(exponent).abs()
+    exponent = exponent + (size >= 1).to(x.dtype) - (size < 0.5).to(x.dtype)
+    told = torch.where(plain, exponent - 64 * tiny.to(x.dtype), torch.zeros_like(x))
+    return torch.where(plain, fraction(exponent), given), told.to(torch.int32)
