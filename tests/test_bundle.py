@@ -60,7 +60,7 @@ def test_a_module_and_what_it_was_compiled_to(
     assert bundle.json("support.json")["segments"][0]["rewrites"] is not None
     (record,) = bundle.json("record.json")
     assert record["spec"]["torch_executed_ops"] == "aten::sort"
-    assert len(bundle.json("engines.json")["engines"]) == 2
+    assert bundle.json("engines.json")["engines"][0]["layers"]
     assert bundle.json("comparison.json")["passed"]
     assert "aten::softmax" in bundle.text("graph.txt")
     listed = str(bundle)
