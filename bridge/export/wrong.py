@@ -23,6 +23,7 @@ _ALWAYS = {
     "aten::clamp_max", "aten::clamp_min",  # a tensor as the bound ends the export
     "aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d",  # dynamic sizes are frozen
     "aten::floor_divide",  # rounds towards zero
+    "aten::embedding_bag",  # a loop of sums that ONNX Runtime cannot run
 }  # fmt: skip
 _ON_INTEGERS = {"aten::div", "aten::remainder", "aten::fmod"}  # rounds towards zero
 _VARIANCES = {"aten::var", "aten::std", "aten::var_mean", "aten::std_mean"}
@@ -53,6 +54,14 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
         return _integers(node, facts)
     if kind in _VARIANCES:  # is made an integer; more than there are elements gives negative numbers
         return not _is_usual_variance(node)
+    if kind == "aten::cosine_similarity":  # the axis of broadcast tensors is miscounted
+        first, second = (facts.sizes(value) for value in list(node.inputs())[:2])
+        return first is None or first != second or None in first
+    if kind == "aten::linspace":  # one step divides by zero
+        return not _known(list(node.inputs())[2], lambda steps: steps > 1)
+    if kind in ("aten::nll_loss_nd", "aten::cross_entropy_loss"):  # axes are taken for granted, and indices
+        given, target = (facts.known_kind(value) for value in list(node.inputs())[:2])
+        return given is None or given.rank < 2 or target is None or target.dtype.is_floating_point
     if kind == "aten::logit":  # bounds that cross are applied in another order
         return not _known(list(node.inputs())[1], lambda eps: eps is None or eps <= 0.5)
     if kind == "aten::pad":  # negative ones, which crop
