@@ -191,10 +191,11 @@ class Roles:
         return None if off else "it draws random numbers"
 
     def _why_not_values(self, node: tp.Node) -> str | None:
+        used = [value for value in node.outputs() if value.uses()]
         for value in node.outputs():
             if not self._is_tensor_like(value):
                 return f"it gives a Python value ({value.type().annotation_str})"
-        for value in (*node.inputs(), *node.outputs()):
+        for value in (*node.inputs(), *used):
             reason = self._why_not_value(value)
             if reason is not None:
                 return reason
