@@ -256,7 +256,7 @@ class _Reasoner:
         shape = max([together.shape, *numbers])
         if node.kind() == "aten::__getitem__" and self._unlike_items(node):
             shape = Varies.WITH_DATA
-        if node.kind() in _CONTENT_SHAPES or (node.kind() in ("aten::index", "aten::where") and self._by_mask(node)):
+        if _is_sized_by_content(node) or (node.kind() in ("aten::index", "aten::where") and self._by_mask(node)):
             shape = max(shape, together.content)
         kind = together.kind
         if node.kind() == "aten::squeeze" and len(list(node.inputs())) == 1:
@@ -401,6 +401,13 @@ class _Reasoner:
         shapes = {s.shape for s in seen if isinstance(s, TensorSeen)}
         steady = len(shapes) == 1 or self._same_shape(parameter, result)
         return Fact(shape=Varies.NEVER if steady else Varies.WITH_DATA, content=Varies.WITH_DATA)
+
+
+def _is_sized_by_content(node: tp.Node) -> bool:
+    """Whether the shape of what an operator gives follows from the content of a tensor."""
+    if node.kind() == "aten::repeat_interleave" and node.inputsSize() > 2:
+        return list(node.inputs())[1].type().kind() == "TensorType"
+    return node.kind() in _CONTENT_SHAPES
 
 
 def _sizing(node: tp.Node) -> list[tp.Value]:

@@ -1,15 +1,19 @@
-"""Chebyshev polynomials of any degree, in closed form: a recurrence would need to know the degree."""
+"""Orthogonal polynomials of any degree: Chebyshev's in closed form, the others by their recurrences in a loop."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from rewrites import example, lowering, tensor
+from rewrites.lowering import Lowering
 
 _X = tensor(6, values=[-3.0, -1.0, -0.5, 0.25, 1.0, 2.0])
 _N = tensor(6, values=[3.0, 4.0, 5.0, 0.0, 7.0, -1.0])
 _NARROW = tensor("m", 3, low=-1.0, high=1.0)
 _DEGREES = tensor("m", 3, low=0.0, high=9.0)
+_EXAMPLES = [example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)]
 
 
 def _inside(kind: str, n: Any, x: Any) -> Any:
@@ -55,12 +59,19 @@ def _whole(n: Any) -> Any:
     return torch.sign(n) * torch.floor(torch.abs(n))
 
 
-def _chebyshev(kind: str, x: Any, n: Any) -> Any:
+def _numbers(x: Any, n: Any) -> tuple[Any, Any]:
+    """The argument, and the degree without its fraction, in one floating-point type."""
     import torch
 
     x = torch.as_tensor(x)
     x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
-    n = _whole(torch.as_tensor(n).to(x.dtype))
+    return x, _whole(torch.as_tensor(n).to(x.dtype))
+
+
+def _chebyshev(kind: str, x: Any, n: Any) -> Any:
+    import torch
+
+    x, n = _numbers(x, n)
     at_one = {"t": n * 0 + 1, "u": n + 1, "v": n * 0 + 1, "w": 2 * n + 1}
     at_minus_one = {"t": n * 0 + 1, "u": n + 1, "v": 2 * n + 1, "w": n * 0 + 1}[kind]
     odd = n - 2 * torch.floor(n / 2)
@@ -70,97 +81,76 @@ def _chebyshev(kind: str, x: Any, n: Any) -> Any:
     return torch.where(n < 0, torch.zeros_like(made), made)
 
 
-@lowering(
-    "aten::special_chebyshev_polynomial_t",
-    examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)],
-)
-def special_chebyshev_polynomial_t(x, n):
-    """special_chebyshev_polynomial_t -> cosines, hyperbolic beyond -1..1.
+def _chebyshev_lowering(kind: str, shifted: bool) -> Lowering:
+    def chebyshev(x, n):
+        """chebyshev polynomials of every kind -> cosines, hyperbolic beyond -1..1.
 
-    Source: Abramowitz and Stegun, 22.3; the first kind.
+        Source: Abramowitz and Stegun, 22.3; the shifted ones are those of 2 x - 1.
+        """
+        return _chebyshev(kind, 2 * x - 1 if shifted else x, n)
+
+    name = f"aten::special_{'shifted_' if shifted else ''}chebyshev_polynomial_{kind}"
+    return lowering(name, examples=_EXAMPLES)(chebyshev)
+
+
+chebyshev_polynomials = [_chebyshev_lowering(kind, shifted) for shifted in (False, True) for kind in "tuvw"]
+
+
+@lru_cache(maxsize=1)
+def _recurrence() -> Callable[..., Any]:
+    """The polynomials of degree n by p[k + 1] = ((a k + b) x + c k + d) p[k] - e k p[k - 1], over k + 1 if `divided`.
+
+    Scripted, so that it is one Loop, which ends at the highest degree that is asked for.
     """
-    return _chebyshev("t", x, n)
+    import torch
+
+    def climb(x: torch.Tensor, n: torch.Tensor, factors: list[float], divided: bool) -> torch.Tensor:
+        a, b, c, d, e = factors
+        below, last = torch.ones_like(x), b * x + d
+        made = torch.where(n == 0, below, last)
+        k, top = torch.ones_like(n.amax()), n.amax()
+        while bool(k < top):
+            above = ((a * k + b) * x + (c * k + d)) * last - e * k * below
+            above = above / (k + 1) if divided else above
+            k = k + 1
+            made = torch.where(n == k, above, made)
+            below = last
+            last = above
+        return torch.where(n < 0, torch.zeros_like(made), made)
+
+    climb.__annotations__ = {
+        "x": torch.Tensor,
+        "n": torch.Tensor,
+        "factors": list[float],
+        "divided": bool,
+        "return": torch.Tensor,
+    }
+    return torch.jit.script(climb)
 
 
-@lowering(
-    "aten::special_chebyshev_polynomial_u",
-    examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)],
-)
-def special_chebyshev_polynomial_u(x, n):
-    """special_chebyshev_polynomial_u -> cosines, hyperbolic beyond -1..1.
-
-    Source: Abramowitz and Stegun, 22.3; the second kind.
-    """
-    return _chebyshev("u", x, n)
+_RECURRENCES: dict[str, tuple[list[float], bool, int | None]] = {
+    "hermite_polynomial_h": ([0.0, 2.0, 0.0, 0.0, 2.0], False, 128),
+    "hermite_polynomial_he": ([0.0, 1.0, 0.0, 0.0, 1.0], False, 128),
+    "laguerre_polynomial_l": ([0.0, -1.0, 2.0, 1.0, 1.0], True, None),
+    "legendre_polynomial_p": ([2.0, 1.0, 0.0, 0.0, 1.0], True, None),
+}
 
 
-@lowering(
-    "aten::special_chebyshev_polynomial_v",
-    examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)],
-)
-def special_chebyshev_polynomial_v(x, n):
-    """special_chebyshev_polynomial_v -> cosines, hyperbolic beyond -1..1.
+def _recurrence_lowering(name: str) -> Lowering:
+    factors, divided, end = _RECURRENCES[name]
 
-    Source: Abramowitz and Stegun, 22.3; the third kind.
-    """
-    return _chebyshev("v", x, n)
+    def polynomial(x, n):
+        """hermite, laguerre and legendre polynomials -> Loop over the recurrence between three of them.
 
+        Source: Abramowitz and Stegun, 22.7. PyTorch has no Hermite polynomials of degrees from 128 on: they are NaN.
+        """
+        import torch
 
-@lowering(
-    "aten::special_chebyshev_polynomial_w",
-    examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)],
-)
-def special_chebyshev_polynomial_w(x, n):
-    """special_chebyshev_polynomial_w -> cosines, hyperbolic beyond -1..1.
+        x, n = torch.broadcast_tensors(*_numbers(x, n))
+        made = _recurrence()(x, n, factors, divided)
+        return made if end is None else torch.where(n >= end, torch.full_like(made, float("nan")), made)
 
-    Source: Abramowitz and Stegun, 22.3; the fourth kind.
-    """
-    return _chebyshev("w", x, n)
+    return lowering(f"aten::special_{name}", examples=_EXAMPLES)(polynomial)
 
 
-@lowering(
-    "aten::special_shifted_chebyshev_polynomial_t",
-    examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)],
-)
-def special_shifted_chebyshev_polynomial_t(x, n):
-    """special_shifted_chebyshev_polynomial_t -> cosines of the shifted argument, hyperbolic beyond -1..1.
-
-    Source: Abramowitz and Stegun, 22.3; the first kind.
-    """
-    return _chebyshev("t", 2 * x - 1, n)
-
-
-@lowering(
-    "aten::special_shifted_chebyshev_polynomial_u",
-    examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)],
-)
-def special_shifted_chebyshev_polynomial_u(x, n):
-    """special_shifted_chebyshev_polynomial_u -> cosines of the shifted argument, hyperbolic beyond -1..1.
-
-    Source: Abramowitz and Stegun, 22.3; the second kind.
-    """
-    return _chebyshev("u", 2 * x - 1, n)
-
-
-@lowering(
-    "aten::special_shifted_chebyshev_polynomial_v",
-    examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)],
-)
-def special_shifted_chebyshev_polynomial_v(x, n):
-    """special_shifted_chebyshev_polynomial_v -> cosines of the shifted argument, hyperbolic beyond -1..1.
-
-    Source: Abramowitz and Stegun, 22.3; the third kind.
-    """
-    return _chebyshev("v", 2 * x - 1, n)
-
-
-@lowering(
-    "aten::special_shifted_chebyshev_polynomial_w",
-    examples=[example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)],
-)
-def special_shifted_chebyshev_polynomial_w(x, n):
-    """special_shifted_chebyshev_polynomial_w -> cosines of the shifted argument, hyperbolic beyond -1..1.
-
-    Source: Abramowitz and Stegun, 22.3; the fourth kind.
-    """
-    return _chebyshev("w", 2 * x - 1, n)
+recurrent_polynomials = [_recurrence_lowering(name) for name in _RECURRENCES]

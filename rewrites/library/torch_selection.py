@@ -18,6 +18,7 @@ _INDEX = tensor(3, dtype="int64", values=[2, 7, -1])
     examples=[
         example(self=(3, 2), mask=_MASK, source=(2, 3)),
         example(self=("n", 2), mask=tensor(2, dtype="bool", values=[1, 0]), source=("n", 4)),
+        example(self=(2,), mask=_MASK, source=(9,)),
         example(self=(3, 2), mask=tensor(3, 1, dtype="bool", values=[[1], [0], [1]]), source=(9,)),
     ],
 )
@@ -25,7 +26,8 @@ def masked_scatter(x, mask, source):
     """masked_scatter -> CumSum Gather Where: each place takes the element whose number is how many are before it."""
     import torch
 
-    chosen = mask.expand_as(x).reshape(-1)
+    x, mask = torch.broadcast_tensors(x, mask)
+    chosen = mask.reshape(-1)
     number = torch.cumsum(chosen.to(torch.int64), 0) - 1
     taken = source.reshape(-1).index_select(
         0, number.clamp(min=0).minimum(torch.zeros_like(number) + source.numel() - 1)
@@ -75,14 +77,20 @@ def combinations(x, r=2, with_replacement=False):
 @lowering(
     "aten::linalg_vander",
     static={"x": (-1,)},
-    examples=[example(x=(4,)), example(x=("n", 3), N=5), example(x=tensor(2, "n", 3, dtype="int64", low=-2), N=3)],
+    examples=[
+        example(x=(4,)),
+        example(x=("n", 3), N=5),
+        example(x=(), N=2),
+        example(x=tensor(2, "n", 3, dtype="int64", low=-2), N=3),
+    ],
     refuses=[example(x=("n",), because="static")],
 )
 def linalg_vander(x, *, N=None):
     """linalg_vander -> Mul Concat: each power is the one before it times the numbers."""
     import torch
 
-    count = int(x.shape[-1]) if N is None else N
+    count = N or (int(x.shape[-1]) if x.dim() else 1)
+    x = x.reshape(1) if x.dim() == 0 else x
     powers = [torch.ones_like(x)]
     for _ in range(count - 1):
         powers.append(powers[-1] * x)

@@ -44,12 +44,15 @@ def _ranks(x: Any, descending: bool) -> Any:
     return (before | (equal & earlier)).to(torch.int64).sum(-1)
 
 
-def _stably_sorted(x: Any, dim: int, descending: bool) -> tuple[Any, Any]:
+def _sorted(x: Any, dim: int, descending: bool, stable: bool) -> tuple[Any, Any]:
     """The sorted elements and where they were."""
     import torch
 
     if x.dim() == 0:
         return x.clone(), torch.zeros_like(x, dtype=torch.int64)
+    if not stable:
+        made = torch.topk(x, x.shape[dim], dim, largest=descending)
+        return made[0], made[1]
     last = x.movedim(dim, -1)
     places = torch.arange(last.shape[-1])
     at = _ranks(last, descending).unsqueeze(-2) == places.unsqueeze(-1)
@@ -58,29 +61,27 @@ def _stably_sorted(x: Any, dim: int, descending: bool) -> tuple[Any, Any]:
 
 
 _EQUALS = tensor(6, 2, values=[[1, 2], [0, 2], [1, 0], [float("nan"), 1], [0, 1], [float("nan"), 2]])
-_STABLE = [
+_SORTS = [
     example(self=_EQUALS, stable=True, dim=0),
     example(self=_EQUALS, stable=True, dim=0, descending=True),
     example(self=tensor("n", 5, dtype="int64", high=3), stable=True, dim=-1),
+    example(self=("n", 5), stable=False, dim=0, descending=True),
 ]
-_SORTED_ANYHOW = [example(self=("n", 5), stable=False, dim=-1, because="TopK")]
 
 
-@lowering("aten::sort.stable", examples=_STABLE, refuses=_SORTED_ANYHOW)
-def sort_stable(x, *, stable=False, dim=-1, descending=False):
-    """sort that is stable -> Less Equal ReduceSum GatherElements: each element's place is how many come before it.
+@lowering("aten::sort.stable", examples=_SORTS)
+def sort(x, *, stable=False, dim=-1, descending=False):
+    """sort -> TopK; if stable Less Equal ReduceSum GatherElements: each element's place is how many come before it.
 
     Source: TensorRT's ITopKLayer, which says nothing of the order of equal elements.
     """
-    require(stable, "an order of which nothing is asked is TopK's")
-    return _stably_sorted(x, dim, descending)
+    return _sorted(x, dim, descending, bool(stable))
 
 
-@lowering("aten::argsort.stable", examples=_STABLE, refuses=_SORTED_ANYHOW)
-def argsort_stable(x, *, stable=False, dim=-1, descending=False):
-    """argsort that is stable -> Less Equal ReduceSum: each element's place is how many come before it."""
-    require(stable, "an order of which nothing is asked is TopK's")
-    return _stably_sorted(x, dim, descending)[1]
+@lowering("aten::argsort.stable", examples=_SORTS)
+def argsort(x, *, stable=False, dim=-1, descending=False):
+    """argsort -> TopK; if stable Less Equal ReduceSum: each element's place is how many come before it."""
+    return _sorted(x, dim, descending, bool(stable))[1]
 
 
 @lowering(
