@@ -71,8 +71,6 @@ class AnyOperator(Lowering):
         overload = overload_of(call.schema)
         require(overload is not None, f"PyTorch has no operator {call.schema.namespace}::{call.schema.operator} here")
         require_pure(overload, call.arguments)
-        padding = call.arguments.get("padding_idx") if call.schema.name == "embedding_bag" else None
-        require(padding is None or padding >= 0, "padding_idx is counted from the end, which no exporter knows")
         given = {a.name: a.default for a in call.schema.arguments if a.default is not torch_domain.REQUIRED}
         arguments = {name: plain(value, name, call) for name, value in {**given, **call.arguments}.items()}
         return splice_function(op, self.exporting, overload, arguments)

@@ -67,6 +67,11 @@ _BAGS = [
             scale_grad_by_freq=False, sparse=False, per_sample_weights=None, include_last_offset=False, padding_idx=2,
             _outputs=1,
         ),
+        example(
+            op_type="aten::embedding_bag.padding_idx", weight=(4, 3), indices=_INDICES, offsets=_OFFSETS, mode=0,
+            scale_grad_by_freq=False, sparse=False, per_sample_weights=None, include_last_offset=False, padding_idx=-1,
+            _outputs=1,
+        ),
     ],
 )  # fmt: skip
 def embedding_bag(
@@ -78,7 +83,8 @@ def embedding_bag(
     Source: PyTorch's documentation of torch.nn.functional.embedding_bag.
     """
     del scale_grad_by_freq, sparse  # of the gradient
-    return _embedding_bag(weight, indices, offsets, mode, per_sample_weights, include_last_offset, padding_idx)
+    padding = None if padding_idx is None else padding_idx % int(weight.shape[0])  # -1 is the last row here
+    return _embedding_bag(weight, indices, offsets, mode, per_sample_weights, include_last_offset, padding)
 
 
 @lowering(
