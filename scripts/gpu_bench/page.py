@@ -23,11 +23,22 @@ _FIGURES = (
     ("ours, half, CUDA graph", "ours_half", "graph_ms"),
     ("its engine, raw, CUDA graph", "ours_half", "raw_graph_ms"),
 )
+_COLUMNS = (
+    ("build", "set_up_s"),
+    ("build", "beyond_build_s"),
+    ("time", "ms"),
+    ("time", "us_back_to_back"),
+    ("time", "raw_us_back_to_back"),
+    ("time", "error"),
+    ("time", "allocated_mib"),
+    ("time", "beyond"),
+)
 
 
-def figure(rows: Rows, model: str, step: str, key: str) -> float | None:
+def figure(rows: Rows, model: str, step: str, compiler: str, key: str) -> float | None:
     """The median over the builds of one figure."""
-    found = [row[key] for row in rows if row["model"] == model and row["step"] == step and row.get(key) is not None]
+    of = {"model": model, "step": step, "compiler": compiler}
+    found = [row[key] for row in rows if row.items() >= of.items() and row.get(key) is not None]
     return median(found) if found else None
 
 
@@ -36,17 +47,16 @@ def page_of(rows: Rows) -> str:
     models = list(dict.fromkeys(row["model"] for row in rows))
     known = next((row["versions"] for row in rows if "versions" in row), {})
     parts = [_model(rows, model) for model in models]
-    failed = [(row["model"], row["step"], row["build"], row["failed"]) for row in rows if "failed" in row]
+    failed = [(row["model"], row["step"], row.get("compiler"), row["failed"]) for row in rows if "failed" in row]
     if failed:
-        parts.append(section("What gave no figures", table(("model", "step", "build", "why"), failed)))
+        parts.append(section("What gave no figures", table(("model", "step", "compiler", "why"), failed)))
     verdict = f"{len(models)} models; milliseconds of synchronised calls, medians over the builds"
     return page("Benchmarks on the GPU", verdict, *parts, subtitle=", ".join(f"{k} {v}" for k, v in known.items()))
 
 
 def _model(rows: Rows, model: str) -> Any:
-    found = [(label, figure(rows, model, step, key)) for label, step, key in _FIGURES]
+    found = [(label, figure(rows, model, "time", compiler, key)) for label, compiler, key in _FIGURES]
     bars = [(label, value) for label, value in found if value is not None]
-    steps = list(dict.fromkeys(row["step"] for row in rows if row["model"] == model))
-    keys = ("set_up_s", "build_s", "beyond_build_s", "us_back_to_back", "raw_us_back_to_back", "error")
-    lines = [(step, *(figure(rows, model, step, key) for key in keys)) for step in steps]
-    return section(model, chart(bars, unit="ms"), table(("step", *keys), lines))
+    compilers = list(dict.fromkeys(row["compiler"] for row in rows if row["model"] == model and "compiler" in row))
+    lines = [(name, *(figure(rows, model, step, name, key) for step, key in _COLUMNS)) for name in compilers]
+    return section(model, chart(bars, unit="ms"), table(("compiler", *(key for _, key in _COLUMNS)), lines))

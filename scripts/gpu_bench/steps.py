@@ -1,17 +1,20 @@
-"""One step of a model, in a process of its own: what it measured goes to a JSON file.
+"""The steps of scripts/bench_gpu, each in a process of its own.
 
-usage: python -m gpu_bench.steps STEP MODEL RESULT TIMING_CACHE FOLDER
+usage: python -m gpu_bench.steps build COMPILER MODEL INDEX FOLDER RESULT   builds, saves the module and a JSON about it
+       python -m gpu_bench.steps time MODELS SECONDS FOLDER RESULT [PEER]   measures what was built; a JSON a line
 """
 
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import logging
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,40 +27,15 @@ from bridge.runtime.calls import engine_calls
 from gpu_bench.models import make
 
 Found = dict[str, Any]
+Call = Callable[[], Any]
 
 
-def median_ms(call: Callable[[], Any], seconds: float = 1.0) -> float:
-    """Median milliseconds of one synchronised call."""
-    for _ in range(10):
-        call()
-    torch.cuda.synchronize()
-    times, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 20:
-        start = time.perf_counter()
-        call()
-        torch.cuda.synchronize()
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times)
+def half_of(model: torch.nn.Module, inputs: list[torch.Tensor]) -> tuple[torch.nn.Module, list[torch.Tensor]]:
+    """The module and its inputs in half precision, as Torch-TensorRT's users give them."""
+    return copy.deepcopy(model).half(), [x.half() if x.is_floating_point() else x for x in inputs]
 
 
-def back_to_back_us(call: Callable[[], Any], seconds: float = 1.0) -> float:
-    """Microseconds a call when calls follow each other without waiting; the best of five series."""
-    for _ in range(100):
-        call()
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(100):
-        call()
-    torch.cuda.synchronize()
-    count = max(20, int(seconds / 5 / ((time.perf_counter() - start) / 100)))
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        for _ in range(count):
-            call()
-        torch.cuda.synchronize()
-        best = min(best, (time.perf_counter() - start) / count * 1e6)
-    return best
+# Building ------------------------------------------------------------------------------------------------------------
 
 
 class _BuildClock:
@@ -83,61 +61,97 @@ class _BuildClock:
         self.backend.build = self._build  # type: ignore[method-assign]
 
 
-def half_of(model: torch.nn.Module, inputs: list[torch.Tensor]) -> tuple[torch.nn.Module, list[torch.Tensor]]:
-    """The module and its inputs in half precision, as Torch-TensorRT's users give them."""
-    return copy.deepcopy(model).half(), [x.half() if x.is_floating_point() else x for x in inputs]
-
-
-def eager(name: str, _: Path, __: Path) -> Found:
-    model, inputs = make(name)
-    half, cast = half_of(model, inputs)
-    expected, rough = model(*inputs), half(*cast)
-    return {
-        "ms": median_ms(lambda: half(*cast)),
-        "us_back_to_back": back_to_back_us(lambda: half(*cast)),
-        "error": float((rough.float() - expected).abs().max()),
-    }
-
-
-def ours(name: str, cache: Path, folder: Path) -> Found:
-    """As a user of ours calls it: an FP32 module, FP32 inputs, computed in half precision."""
-    model, inputs = make(name)
-    return _ours(model, inputs, model(*inputs), cache, folder / f"{name}.ts")
-
-
-def ours_half(name: str, cache: Path, folder: Path) -> Found:
-    """As Torch-TensorRT gets it: a half module, half inputs."""
-    model, inputs = make(name)
-    expected = model(*inputs)
-    return _ours(*half_of(model, inputs), expected, cache, folder / f"{name}-half.ts")
-
-
-def _ours(model: torch.nn.Module, inputs: list[Any], expected: torch.Tensor, cache: Path, saved: Path) -> Found:
-    settings = {"backend": "tensorrt", "precision": torch.half, "timing_cache": cache}
+def ours(model: torch.nn.Module, inputs: list[Any]) -> tuple[Any, Found]:
+    """As a user of ours calls it: an FP32 module and FP32 inputs, computed in half precision."""
     traced = torch.jit.trace(model, inputs, check_trace=False, strict=False)
     with _BuildClock() as clock:
         start = time.perf_counter()
-        compiled = bridge.compile(traced, inputs, **settings)
+        compiled = bridge.compile(traced, inputs, backend="tensorrt", precision=torch.half)
         set_up = time.perf_counter() - start
-    saved.parent.mkdir(parents=True, exist_ok=True)
-    torch.jit.save(compiled, saved)
-    engines = engine_calls(compiled)
-    row: Found = {"set_up_s": set_up, "build_s": clock.seconds, "beyond_build_s": set_up - clock.seconds}
-    row["engines"] = len(engines)
-    row["error"] = float((compiled(*inputs).float() - expected.float()).abs().max())
-    row["ms"] = median_ms(lambda: compiled(*inputs))
+    engines = len(engine_calls(compiled))
+    found = {"set_up_s": set_up, "build_s": clock.seconds, "beyond_build_s": set_up - clock.seconds, "engines": engines}
+    return compiled, found
+
+
+def ours_half(model: torch.nn.Module, inputs: list[Any]) -> tuple[Any, Found]:
+    """As Torch-TensorRT gets it: a half module, half inputs."""
+    return ours(*half_of(model, inputs))
+
+
+def torch_tensorrt(model: torch.nn.Module, inputs: list[Any]) -> tuple[Any, Found]:
+    """Torch-TensorRT's default frontend, with its runtime in C++, called from TorchScript."""
+    import torch_tensorrt as theirs
+
+    half, cast = half_of(model, inputs)
+    start = time.perf_counter()
+    compiled = theirs.compile(half, ir="dynamo", inputs=cast, enabled_precisions={torch.half}, use_python_runtime=False)
+    found = {"set_up_s": time.perf_counter() - start}
+    return torch.jit.trace(compiled, cast, check_trace=False, strict=False), found
+
+
+def torch_tensorrt_ts(model: torch.nn.Module, inputs: list[Any]) -> tuple[Any, Found]:
+    """Torch-TensorRT's TorchScript frontend."""
+    import torch_tensorrt as theirs
+
+    half, cast = half_of(model, inputs)
+    traced = torch.jit.trace(half, cast, check_trace=False, strict=False)
+    settings = {"enabled_precisions": {torch.half}, "truncate_long_and_double": True}
+    start = time.perf_counter()
+    compiled = theirs.compile(traced, ir="torchscript", inputs=cast, **settings)
+    return compiled, {"set_up_s": time.perf_counter() - start}
+
+
+def build(compiler: str, name: str, index: str, folder: str, result: str) -> None:
+    compiled, found = globals()[compiler](*make(name))
+    torch.jit.save(compiled, Path(folder) / f"{name}.{compiler}.{index}.ts")
+    Path(result).write_text(json.dumps(rounded(found)))
+
+
+# Measuring -----------------------------------------------------------------------------------------------------------
+
+
+def median_ms(call: Call, seconds: float) -> float:
+    """Median milliseconds of one synchronised call."""
+    for _ in range(10):
+        call()
+    torch.cuda.synchronize()
+    times, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 20:
+        start = time.perf_counter()
+        call()
+        torch.cuda.synchronize()
+        times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times)
+
+
+def back_to_back_us(call: Call, seconds: float) -> float:
+    """Microseconds a call when calls follow each other without waiting; the best of five series."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(20):
+        call()
+    torch.cuda.synchronize()
+    count = max(20, int(seconds / 5 / ((time.perf_counter() - start) / 20)))
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(count):
+            call()
+        torch.cuda.synchronize()
+        best = min(best, (time.perf_counter() - start) / count * 1e6)
+    return best
+
+
+def measured(call: Call, seconds: float, prefix: str = "") -> Found:
+    """Synchronised calls on the default stream, and calls back to back on a stream of their own."""
+    found = {f"{prefix}ms": median_ms(call, seconds)}
     with torch.cuda.stream(torch.cuda.Stream()):
-        row["own_stream_ms"] = median_ms(lambda: compiled(*inputs))
-        row["us_back_to_back"] = back_to_back_us(lambda: compiled(*inputs))
-    if len(engines) == 1:
-        row.update(_raw(engines[0].plan, inputs))
-    bridge.configure(compiled, cuda_graphs=True)
-    row["graph_ms"] = median_ms(lambda: compiled(*inputs))
-    row["graph_us_back_to_back"] = back_to_back_us(lambda: compiled(*inputs))
-    return row
+        found[f"{prefix}own_stream_ms"] = median_ms(call, seconds)
+        found[f"{prefix}us_back_to_back"] = back_to_back_us(call, seconds)
+    return found
 
 
-def _raw(plan: torch.Tensor, inputs: list[Any]) -> Found:
+def raw(plan: torch.Tensor, inputs: list[Any], seconds: float) -> Found:
     """The same engine through TensorRT's own interface: addresses set once, nothing else done."""
     session: Any = load(Plan.from_tensor(plan), torch.device("cuda", 0))
     context = session.engine.create_execution_context()
@@ -153,110 +167,112 @@ def _raw(plan: torch.Tensor, inputs: list[Any]) -> Found:
         kept.append(torch.empty(shape, dtype=getattr(torch, binding.dtype), device="cuda"))
         context.set_tensor_address(binding.name, kept[-1].data_ptr())
     stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        call = lambda: context.execute_async_v3(stream.cuda_stream)  # noqa: E731
-        row = {"raw_ms": median_ms(call), "raw_us_back_to_back": back_to_back_us(call)}
+    call = partial(context.execute_async_v3, stream.cuda_stream)
+    found = {"raw_ms": median_ms(call, seconds), "raw_us_back_to_back": back_to_back_us(call, seconds)}
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
-        context.execute_async_v3(stream.cuda_stream)
-    row["raw_graph_ms"], row["raw_graph_us_back_to_back"] = median_ms(graph.replay), back_to_back_us(graph.replay)
-    return row
+        call()
+    with torch.cuda.stream(stream):
+        found["raw_graph_ms"] = median_ms(graph.replay, seconds)
+        found["raw_graph_us_back_to_back"] = back_to_back_us(graph.replay, seconds)
+    return found
 
 
-def memory(name: str, _: Path, folder: Path) -> Found:
-    """Device memory of the loaded module in a process that does nothing else."""
-    another = folder / "mlp.ts"
-    if another.exists() and name != "mlp":  # what TensorRT loads once a process is not the module's
-        torch.jit.load(another)(torch.rand(8, 64, device="cuda"))
-    _, inputs = make(name)
-    torch.cuda.empty_cache()
+def time_ours(path: Path, inputs: list[Any], seconds: float) -> tuple[torch.Tensor, Found]:
+    """The first call's result, and the figures."""
     torch.cuda.synchronize()
-    allocated, free = torch.cuda.memory_allocated(), torch.cuda.mem_get_info()[0]
-    compiled = torch.jit.load(folder / f"{name}.ts")
-    result = compiled(*inputs)
-    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        before = torch.cuda.memory_allocated()
+        compiled = torch.jit.load(path)
+        result = compiled(*inputs)
+        torch.cuda.synchronize()
+        found = _memory(compiled, torch.cuda.memory_allocated() - before - result.nbytes)
+    found.update(measured(lambda: compiled(*inputs), seconds))
+    calls = engine_calls(compiled)
+    if len(calls) == 1:
+        found.update(raw(calls[0].plan, inputs, seconds))
+    bridge.configure(compiled, cuda_graphs=True)
+    return result, {**found, **measured(lambda: compiled(*inputs), seconds, "graph_")}
+
+
+def _memory(compiled: torch.nn.Module, grown: int) -> Found:
+    """Device memory after loading and a call, beside the engines' own sizes; MiB."""
     calls = engine_calls(compiled)
     sessions: list[Any] = [load(Plan.from_tensor(call.plan), torch.device("cuda", 0)) for call in calls]
-    sizes = {"plans": sum(call.plan.numel() for call in calls), "activations": _most_scratch(sessions)}
-    grown = torch.cuda.memory_allocated() - allocated - result.numel() * result.element_size()
-    needed = sum(sizes.values())
-    return {
-        **{f"{key}_mib": value / 2**20 for key, value in sizes.items()},
-        "allocated_mib": grown / 2**20,
-        "taken_from_gpu_mib": (free - torch.cuda.mem_get_info()[0]) / 2**20,
-        "beyond_engine_and_activations": grown / needed - 1,
-    }
+    plans = sum(call.plan.numel() for call in calls)
+    activations = max((session.engine.device_memory_size_v2 for session in sessions), default=0)
+    names = ("engines_mib", "activations_mib", "allocated_mib")
+    sizes = dict(zip(names, (plans / 2**20, activations / 2**20, grown / 2**20), strict=True))
+    return {**sizes, "beyond": grown / (plans + activations) - 1}
 
 
-def _most_scratch(sessions: list[Any]) -> int:
-    return max((session.engine.device_memory_size_v2 for session in sessions), default=0)
-
-
-def torch_tensorrt(name: str, _: Path, __: Path) -> Found:
-    """Torch-TensorRT's default frontend."""
-    model, inputs = make(name)
-    half, cast = half_of(model, inputs)
-    return _theirs("dynamo", half, cast, model(*inputs))
-
-
-def torch_tensorrt_ts(name: str, _: Path, __: Path) -> Found:
-    """Torch-TensorRT's TorchScript frontend."""
-    model, inputs = make(name)
-    half, cast = half_of(model, inputs)
-    traced = torch.jit.trace(half, cast, check_trace=False, strict=False)
-    return _theirs("torchscript", traced, cast, model(*inputs))
-
-
-def _theirs(ir: str, module: Any, cast: list[Any], expected: torch.Tensor) -> Found:
+def time_theirs(path: Path, inputs: list[Any], seconds: float) -> tuple[torch.Tensor, Found]:
     import torch_tensorrt as theirs
 
-    start = time.perf_counter()
-    settings: Found = {"enabled_precisions": {torch.half}, "inputs": cast}
-    if ir == "torchscript":
-        settings["truncate_long_and_double"] = True
-    compiled = theirs.compile(module, ir=ir, **settings)
-    row: Found = {"set_up_s": time.perf_counter() - start}
-    row["error"] = float((compiled(*cast).float() - expected.float()).abs().max())
-    row["ms"] = median_ms(lambda: compiled(*cast))
-    with torch.cuda.stream(torch.cuda.Stream()):
-        row["own_stream_ms"] = median_ms(lambda: compiled(*cast))
-        row["us_back_to_back"] = back_to_back_us(lambda: compiled(*cast))
+    compiled = torch.jit.load(path)
+    result, found = compiled(*inputs), measured(lambda: compiled(*inputs), seconds)
     theirs.runtime.set_cudagraphs_mode(True)
-    row["graph_ms"] = median_ms(lambda: compiled(*cast))
-    row["graph_us_back_to_back"] = back_to_back_us(lambda: compiled(*cast))
-    return row
+    try:
+        return result, {**found, **measured(lambda: compiled(*inputs), seconds, "graph_")}
+    finally:
+        theirs.runtime.set_cudagraphs_mode(False)
 
 
-def torch_compile(name: str, _: Path, __: Path) -> Found:
-    model, inputs = make(name)
-    half, cast = half_of(model, inputs)
+def time_torch_compile(half: torch.nn.Module, cast: list[Any], seconds: float) -> tuple[torch.Tensor, Found]:
     start = time.perf_counter()
     compiled = torch.compile(half, mode="max-autotune")
-    compiled(*cast)
-    row: Found = {"set_up_s": time.perf_counter() - start}
-    return {
-        **row,
-        "ms": median_ms(lambda: compiled(*cast)),
-        "us_back_to_back": back_to_back_us(lambda: compiled(*cast)),
-    }
+    result = compiled(*cast).clone()
+    set_up = time.perf_counter() - start
+    return result, {"set_up_s": set_up, **measured(lambda: compiled(*cast), seconds)}
+
+
+def rows_of(name: str, folder: Path, seconds: float, peers: list[str]) -> Iterator[Found]:
+    """Every figure of a model: eager, what was built, and torch.compile where it is asked for."""
+    model, inputs = make(name)
+    half, cast = half_of(model, inputs)
+    expected = model(*inputs).float()
+
+    def row(compiler: str, index: int, measure: Callable[[], tuple[torch.Tensor, Found]]) -> Found:
+        told: Found = {"model": name, "compiler": compiler, "build": index}
+        try:
+            result, found = measure()
+        except Exception as failure:
+            return {**told, "failed": f"{type(failure).__name__}: {failure}"[:600]}
+        error = float((result.float() - expected).abs().max())
+        return {**told, "error": error, **found, "versions": versions()}
+
+    yield row("eager", 0, lambda: (half(*cast), measured(lambda: half(*cast), seconds)))
+    for path in sorted(folder.glob(f"{name}.*.ts")):
+        compiler, index = path.name.removeprefix(f"{name}.").removesuffix(".ts").split(".")
+        measure = time_theirs if compiler.startswith("torch_tensorrt") else time_ours
+        if measure is time_theirs:
+            import torch_tensorrt  # noqa: F401 - registers their operator
+        yield row(compiler, int(index), partial(measure, path, inputs if compiler == "ours" else cast, seconds))
+        gc.collect()
+    if "torch_compile" in peers:
+        yield row("torch_compile", 0, partial(time_torch_compile, half, cast, seconds))
+
+
+def time_models(models: str, seconds: str, folder: str, result: str, *peers: str) -> None:
+    with Path(result).open("a") as file:
+        for name in models.split(","):
+            found = list(rows_of(name, Path(folder), float(seconds), list(peers)))
+            file.writelines(json.dumps(rounded(row)) + "\n" for row in found)
+            file.flush()
+            torch.cuda.empty_cache()
 
 
 def versions() -> dict[str, str]:
-    return {
-        "torch": torch.__version__,
-        "tensorrt": get("tensorrt").version(),
-        "gpu": torch.cuda.get_device_name(),
-    }
+    gpu = torch.cuda.get_device_name()
+    return {"torch": torch.__version__, "tensorrt": get("tensorrt").version(), "gpu": gpu}
 
 
-def main() -> None:
-    step, model, result, cache, folder = sys.argv[1:]
-    logging.getLogger("bridge").setLevel(logging.ERROR)
-    with torch.no_grad():
-        found = globals()[step](model, Path(cache), Path(folder))
-    rounded = {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in found.items()}
-    Path(result).write_text(json.dumps({**rounded, "versions": versions()}))
+def rounded(row: Found) -> Found:
+    return {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in row.items()}
 
 
 if __name__ == "__main__":
-    main()
+    logging.getLogger("bridge").setLevel(logging.ERROR)
+    step, *words = sys.argv[1:]
+    with torch.no_grad():
+        {"build": build, "time": time_models}[step](*words)
