@@ -36,6 +36,7 @@ _CHOICES = ("auto", "native", "python")
 _LEVELS = (logging.ERROR, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
 _OWN_WARNING = 5  # the library's, not TensorRT's
 _Sink = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p)
+_library: ctypes.CDLL | None = None
 
 
 def implementation() -> str:
@@ -94,12 +95,14 @@ def _load(path: Path) -> None:
             why=str(error),
             hint=f"build it anew for this PyTorch ({torch.__version__}): {BUILD}; BRIDGE_RUNTIME=python does without",
         ) from error
-    library = ctypes.CDLL(str(path))
+    global _library
+    _library = library = ctypes.CDLL(str(path))
     tensorrt = _tensorrt_library(_headers_version(library))
     if tensorrt is not None:
         library.bridge_runtime_set_tensorrt(str(tensorrt).encode())
     library.bridge_runtime_set_log(_sink)
     atexit.register(library.bridge_runtime_set_log, _Sink(0))
+    atexit.register(library.bridge_runtime_close)
 
 
 def _headers_version(library: ctypes.CDLL) -> str:
@@ -126,6 +129,11 @@ def _pass_on(severity: int, message: bytes) -> None:
 
 
 _sink = _Sink(_pass_on)  # kept: the library calls it for as long as the process runs
+
+
+def engines() -> int:
+    """How many engines the library has loaded."""
+    return 0 if _library is None else int(_library.bridge_runtime_engines())
 
 
 def set_options(plan: torch.Tensor, options: Mapping[str, Any]) -> None:

@@ -169,7 +169,7 @@ def test_engines_on_one_stream_share_activation_memory():
             before = torch.cuda.memory_allocated()
             expected = module(x)
             growth.append(torch.cuda.memory_allocated() - before)
-        assert growth[1] < growth[0] - (32 << 20), growth
+        assert growth[1] < 16 << 20, growth
         for _ in range(10):
             results = [module(x) for module in modules]
         assert torch.equal(results[1], expected)
@@ -426,20 +426,24 @@ def test_values_that_decide_shapes():
 
 
 def test_engines_are_freed_with_their_modules(plan):
+    from bridge.runtime import native
     from bridge.runtime.session_tensorrt import _alive
+
+    def loaded() -> int:
+        return len(_alive) + native.engines()
 
     module = embed_engine_in_new_module(plan.to_tensor().numpy().tobytes())
     module(torch.zeros(4, 64, device=DEVICE))
     gc.collect()
-    alive = len(_alive)
+    alive = loaded()
     x, y = gs.Variable("x", np.float32, [7]), gs.Variable("y", np.float32, [7])
     other = select("tensorrt").build(gs.Graph([gs.Node("Relu", "r#1", {}, [x], [y])], [x], [y], opset=18))
     second = embed_engine_in_new_module(other)
     second(torch.zeros(7, device=DEVICE))
-    assert len(_alive) == alive + 1
+    assert loaded() == alive + 1
     del second, other
     gc.collect()
-    assert len(_alive) == alive
+    assert loaded() == alive
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

@@ -56,6 +56,7 @@ class Context {
     std::vector<std::optional<at::DimVector>> outputs;
   };
 
+  bool is_told(const CallKind& kind) const;
   const Layout& tell(const CallKind& kind, at::TensorList inputs, cudaStream_t stream, std::vector<at::Tensor>& held);
   void tell_shapes(const CallKind& kind, cudaStream_t stream);
   void bind_inputs(at::TensorList inputs, std::vector<at::Tensor>& held);
@@ -78,6 +79,7 @@ class Context {
   std::vector<std::unique_ptr<OutputAllocator>> allocators_; // an output each, null where none is set
   const void* scratch_ = nullptr;
   int64_t scratch_size_ = -1; // -1: not set for these shapes
+  at::Tensor small_; // scratch memory that is kept
   at::Tensor nothing_; // where empty tensors are said to be: they have no address, and TensorRT wants one
 };
 

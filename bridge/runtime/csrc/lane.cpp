@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include <c10/cuda/CUDAGraphsC10Utils.h>
+#include <cuda_runtime_api.h>
 
 #include "cuda_graphs.h"
 #include "error.h"
@@ -15,6 +15,13 @@ namespace bridge {
 namespace {
 
 constexpr size_t kMostGraphs = 8;
+
+bool is_capturing(cudaStream_t stream) {
+  auto status = cudaStreamCaptureStatusNone;
+  // the default stream never is
+  return stream != nullptr && cudaStreamIsCapturing(stream, &status) == cudaSuccess &&
+      status != cudaStreamCaptureStatusNone;
+}
 
 } // namespace
 
@@ -33,6 +40,8 @@ void Lane::close() {
   graphs_.clear();
   recorded_.clear();
   context_.reset();
+  before_ = at::cuda::CUDAEvent();
+  after_ = at::cuda::CUDAEvent();
 }
 
 std::vector<at::Tensor> Lane::run(const CallKind& kind, at::TensorList inputs) {
@@ -40,7 +49,7 @@ std::vector<at::Tensor> Lane::run(const CallKind& kind, at::TensorList inputs) {
   if (closed_) {
     fail("this engine was closed");
   }
-  if (c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None) {
+  if (is_capturing(stream_.stream())) {
     return recorded_by_caller(kind, inputs);
   }
   if (kind.cuda_graphs) {

@@ -283,6 +283,16 @@ __attribute__((visibility("default"))) void bridge_runtime_set_tensorrt(const ch
   bridge::set_tensorrt_library(path);
 }
 
+// How many engines are loaded.
+__attribute__((visibility("default"))) size_t bridge_runtime_engines() {
+  return bridge::Session::count();
+}
+
+// Frees all engines; C++ programs need not call it: it runs when the process ends, which is late for Python.
+__attribute__((visibility("default"))) void bridge_runtime_close() {
+  bridge::Session::close_everything();
+}
+
 __attribute__((visibility("default"))) void bridge_runtime_set_log(bridge::LogSink sink) {
   bridge::set_log_sink(sink);
 }

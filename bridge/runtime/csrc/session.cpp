@@ -27,24 +27,30 @@ Registry& registry() {
   return *instance;
 }
 
-// Before CUDA shuts down: an engine that is freed after it ends the process with an error.
-void close_all() {
-  std::vector<std::shared_ptr<Session>> alive;
-  {
-    const std::lock_guard<std::mutex> lock(registry().mutex);
-    for (const auto& [key, session] : registry().sessions) {
-      alive.push_back(session.lock());
+std::vector<std::shared_ptr<Session>> all_sessions() {
+  std::vector<std::shared_ptr<Session>> result;
+  const std::lock_guard<std::mutex> lock(registry().mutex);
+  for (const auto& [key, weak] : registry().sessions) {
+    if (auto session = weak.lock()) {
+      result.push_back(std::move(session));
     }
   }
+  return result;
+}
+
+// Before CUDA shuts down: an engine that is freed after it ends the process with an error.
+void close_all() {
+  auto& alive = *new std::vector<std::shared_ptr<Session>>(all_sessions()); // never freed: see below
+  if (alive.empty() || cudaDeviceSynchronize() != cudaSuccess) {
+    return; // CUDA is gone already, and its memory with it: the engines are left as they are
+  }
   for (const auto& session : alive) {
-    if (session != nullptr) {
-      session->close();
-    }
+    session->close();
   }
 }
 
 void close_at_exit() {
-  static const int registered = std::atexit(close_all); // CUDA is up by now: this runs before its own
+  static const int registered = std::atexit(close_all);
   (void)registered;
 }
 
@@ -76,6 +82,14 @@ std::string tuple_text(at::IntArrayRef sizes) {
 }
 
 } // namespace
+
+void Session::close_everything() {
+  close_all();
+}
+
+size_t Session::count() {
+  return all_sessions().size();
+}
 
 std::shared_ptr<Session> Session::load(const Plan& plan, at::Device device) {
   check_gpu(plan, device);
@@ -139,7 +153,11 @@ Session::Session(const Plan& plan, at::Device device)
 }
 
 Session::~Session() {
-  close();
+  try {
+    close();
+  } catch (const std::exception& error) {
+    warn(std::string("an engine could not be freed: ") + error.what());
+  }
 }
 
 void Session::close() {

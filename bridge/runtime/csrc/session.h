@@ -23,6 +23,12 @@ class Session {
   // Throws for another kind of GPU, another version of TensorRT, or a failure that TensorRT explains.
   static std::shared_ptr<Session> load(const Plan& plan, at::Device device);
 
+  // Closes every session, for the end of the process.
+  static void close_everything();
+
+  // How many there are.
+  static size_t count();
+
   Session(const Plan& plan, at::Device device);
   ~Session();
   Session(const Session&) = delete;

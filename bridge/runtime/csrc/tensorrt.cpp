@@ -1,7 +1,7 @@
 #include "tensorrt.h"
 
 #include <c10/cuda/CUDACachingAllocator.h>
-#include <c10/cuda/CUDAGraphsC10Utils.h>
+#include <cuda_runtime_api.h>
 #include <c10/util/Exception.h>
 #include <dlfcn.h>
 
@@ -99,9 +99,11 @@ class Allocator final : public nvinfer1::IGpuAllocator {
 
  private:
   // The pool gives and takes memory in the order of one stream. Where TensorRT uses it otherwise, queued work is waited for.
-  static void settle(cudaStream_t stream) {
-    if (c10::cuda::currentStreamCaptureStatusMayInitCtx() == c10::cuda::CaptureStatus::None) {
-      (void)cudaStreamSynchronize(stream);
+  static void settle(cudaStream_t stream) noexcept {
+    auto status = cudaStreamCaptureStatusNone;
+    const bool known = cudaStreamIsCapturing(stream, &status) == cudaSuccess;
+    if (!known || (status == cudaStreamCaptureStatusNone && cudaStreamSynchronize(stream) != cudaSuccess)) {
+      (void)cudaGetLastError();
     }
   }
 };
