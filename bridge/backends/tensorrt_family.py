@@ -155,8 +155,15 @@ def _errors(parser: Any, model: onnx.ModelProto) -> list[Refusal]:
         node = model.graph.node[at] if 0 <= at < len(model.graph.node) else None
         name = error.node_name() or (node.name if node is not None else "")
         operator = error.node_operator() or (node.op_type if node is not None else "")
-        found.setdefault((name, operator), Refusal(name, operator, error.desc()))
+        of_importer = [] if operator else _nodes_of_importer(error.func(), model)
+        for name, operator in of_importer or [(name, operator)]:
+            found.setdefault((name, operator), Refusal(name, operator, error.desc()))
     return list(found.values())
+
+
+def _nodes_of_importer(function: str, model: onnx.ModelProto) -> list[tuple[str, str]]:
+    """The nodes that an error which names none can be about: those of the operator whose importer raised it."""
+    return [(node.name, node.op_type) for node in model.graph.node if function == f"import{node.op_type}"]
 
 
 def _refused(name: str, refusals: list[Refusal]) -> BuildError:

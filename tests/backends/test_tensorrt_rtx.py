@@ -102,6 +102,19 @@ def test_refusals_name_the_nodes_and_their_reasons():
         select("tensorrt_rtx").build(graph, [PROFILE])
 
 
+def test_an_error_without_a_node_is_of_the_operator_whose_importer_raised_it():
+    x, y, z = (gs.Variable(name, np.float32, ["n", 4]) for name in "xyz")
+    zeros = gs.Constant("i", np.zeros((1, 4), np.int64))
+    added = gs.Constant("u", np.ones((1, 4), np.float32))
+    nodes = [
+        gs.Node("Relu", "aten::relu#1", {}, [x], [y]),
+        gs.Node("ScatterElements", "aten::scatter_add#2", {"axis": 1, "reduction": "add"}, [y, zeros, added], [z]),
+    ]
+    refusals = select("tensorrt_rtx").refusals(gs.Graph(nodes, [x], [z], opset=18))
+    assert [item.node_name for item in refusals] == ["aten::scatter_add#2"]
+    assert "reduction" in refusals[0].reason
+
+
 def test_refusals_name_nodes_inside_bodies():
     x, y = gs.Variable("x", np.float32, [4]), gs.Variable("y", np.float32, [4])
     condition = gs.Variable("condition", np.bool_, [])
