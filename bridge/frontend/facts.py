@@ -405,7 +405,7 @@ class _Reasoner:
 
 def _is_sized_by_content(node: tp.Node) -> bool:
     """Whether the shape of what an operator gives follows from the content of a tensor."""
-    if node.kind() == "aten::repeat_interleave" and node.inputsSize() > 2:
+    if node.kind() in ("aten::repeat_interleave", "aten::tensor_split") and node.inputsSize() > 2:
         return list(node.inputs())[1].type().kind() == "TensorType"
     return node.kind() in _CONTENT_SHAPES
 

@@ -32,7 +32,8 @@ def _near_roots(x: Any) -> Any:
     return torch.lgamma(x) / ((x - 1) * (x - 2))
 
 
-def _lgamma(x: Any) -> Any:
+def log_gamma(x: Any) -> Any:
+    """The logarithm of the size of the gamma function."""
     import torch
 
     size = torch.where(x < 0.5, 1 - x, x)  # by reflection at least one half
@@ -51,7 +52,7 @@ def _lgamma(x: Any) -> Any:
 @lowering("aten::lgamma", examples=[example(self=("n", 3), _atol=1e-4), example(self=_ANY)])
 def lgamma(x):
     """lgamma -> Log and series; Stirling's beyond eight, the reflection formula below one half."""
-    return _lgamma(_float(x))
+    return log_gamma(_float(x))
 
 
 @lowering(
@@ -61,7 +62,7 @@ def lgamma(x):
 def mvlgamma(x, p):
     """mvlgamma -> a sum of p lgamma."""
     x = _float(x)
-    return sum(_lgamma(x - i / 2) for i in range(p)) + p * (p - 1) / 4 * math.log(math.pi)
+    return sum(log_gamma(x - i / 2) for i in range(p)) + p * (p - 1) / 4 * math.log(math.pi)
 
 
 def _hurwitz_tail(s: Any, z: Any) -> Any:

@@ -76,22 +76,49 @@ def linalg_matrix_exp(x):
     """linalg_matrix_exp -> MatMul: a Taylor polynomial of the scaled matrix, squared as often as it was halved.
 
     All squares are taken and one chosen: over squares of choices, TensorRT-RTX builds for hours.
-    Source: Higham, "The scaling and squaring method for the matrix exponential revisited", 2005.
+    Source: Higham, "The scaling and squaring method for the matrix exponential revisited", 2005; the degree and
+    the norm up to which it is enough are PyTorch's own.
     """
     import torch
 
     one = torch.eye(int(x.shape[-1]), dtype=x.dtype)
     norm = x.abs().sum(-2, keepdim=True).amax(-1, keepdim=True)
-    halvings = torch.ceil(torch.log(norm.clamp(min=1e-30)) / math.log(2.0) + 1).clamp(0, 16)
+    halvings = torch.ceil(torch.log(norm.clamp(min=1e-30) / 3.0) / math.log(2.0)).clamp(0, 16)
     scaled = x * torch.exp(-halvings * math.log(2.0))
     made = one
-    for k in range(9, 0, -1):
+    for k in range(18, 0, -1):
         made = one + scaled @ made / k
     chosen = made
     for k in range(16):
         made = made @ made
         chosen = torch.where(halvings > k, made, chosen)
     return chosen
+
+
+@lowering(
+    "aten::linalg_matrix_power",
+    static={"a": _A},
+    examples=[
+        example(self=("n", 3, 3), n=5, **_LOOSE),
+        example(self=(3, 3), n=0),
+        example(self=tensor(2, 2, values=[[2.0, 1.0], [0.5, -3.0]]), n=-3, **_LOOSE),
+    ],
+    refuses=[example(self=("n", "n"), n=2, because="static")],
+)
+def linalg_matrix_power(a, n):
+    """linalg_matrix_power -> MatMul of squares; of the inverse by an unrolled LU when n is negative."""
+    import torch
+
+    one = torch.eye(int(a.shape[-1]), dtype=a.dtype) + torch.zeros_like(a[..., :1, :1])
+    if n < 0:
+        size_of(a, -1)
+    square, made, left = a if n >= 0 else solve(a, one), None, abs(n)
+    while left:
+        if left % 2:
+            made = square if made is None else made @ square
+        left //= 2
+        square = square @ square if left else square
+    return one if made is None else made
 
 
 @lowering(
