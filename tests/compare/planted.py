@@ -13,7 +13,7 @@ class SoftmaxTooLarge:
     """Softmax -> Exp ReduceSum Div Mul: one percent too large, in the second layer only."""
 
     def applies(node):
-        return node.name.startswith("layers.1/")
+        return "layers.1/" in node.name or ".layer.1." in node.name
 
     def rewrite(op, input):
         grown = op.Exp(input)
