@@ -24,6 +24,7 @@ import bridge
 from bridge.backends import get
 from bridge.runtime import Plan, load
 from bridge.runtime.calls import engine_calls
+from bridge.runtime.native import implementation
 from gpu_bench.models import make
 
 Found = dict[str, Any]
@@ -256,15 +257,16 @@ def rows_of(name: str, folder: Path, seconds: float, peers: list[str]) -> Iterat
 def time_models(models: str, seconds: str, folder: str, result: str, *peers: str) -> None:
     with Path(result).open("a") as file:
         for name in models.split(","):
-            found = list(rows_of(name, Path(folder), float(seconds), list(peers)))
-            file.writelines(json.dumps(rounded(row)) + "\n" for row in found)
-            file.flush()
+            file.write(json.dumps({"begun": name}) + "\n")
+            for row in rows_of(name, Path(folder), float(seconds), list(peers)):
+                file.write(json.dumps(rounded(row)) + "\n")
+                file.flush()
             torch.cuda.empty_cache()
 
 
 def versions() -> dict[str, str]:
     gpu = torch.cuda.get_device_name()
-    return {"torch": torch.__version__, "tensorrt": get("tensorrt").version(), "gpu": gpu}
+    return {"torch": torch.__version__, "tensorrt": get("tensorrt").version(), "gpu": gpu, "runtime": implementation()}
 
 
 def rounded(row: Found) -> Found:
