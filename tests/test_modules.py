@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import io
+import subprocess
+import sys
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +17,12 @@ import torch
 from torch.utils import _pytree as pytree
 
 import bridge
+from bridge import torch_private as tp
 from bridge.runtime.calls import engine_calls
 from tests.modules import CASES, Case
 from tests.modules.control import UP
+from tests.modules.fewest import fewest
+from tests.modules.fresh import outcomes
 
 warnings.filterwarnings("ignore", message=".*deprecated.*")
 
@@ -53,13 +61,7 @@ def _merged(values: list[Any]) -> Any:
 
 def results(module: torch.nn.Module, case: Case) -> list[Any]:
     """What each call gives and leaves in its arguments, twice over: state goes on from call to call."""
-    outcomes = []
-    for call in [*case.calls, *case.calls]:
-        arguments = copy.deepcopy(call)
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(11)
-            outcomes.append((module(*arguments), arguments))
-    return outcomes
+    return outcomes(module, case.calls)
 
 
 def assert_same(found: Any, expected: Any, tolerance: float) -> None:
@@ -87,23 +89,72 @@ def outputs_of(outcomes: list[Any], case: Case) -> list[Any]:
     return [result for result, _ in outcomes] if "precision" in case.settings else outcomes
 
 
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for compiled modules and their results; in the end a fresh process loads and runs them all."""
+    folder = tmp_path_factory.mktemp("saved")
+    yield folder
+    here = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.modules.fresh", str(folder)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=here,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """For each compilation, the segments that it came to and the fewest that its graph allows."""
+    found: list[tuple[int, int]] = []
+    street = importlib.import_module("bridge.compile")
+    divide_and_build = street.divide_and_build
+
+    def counting(loaded: Any, backend: Any) -> Any:
+        partition, calls = divide_and_build(loaded, backend)
+        found.append((len(partition.segments), fewest(loaded.program.graph, partition.roles)))
+        return partition, calls
+
+    monkeypatch.setattr(street, "divide_and_build", counting)
+    return found
+
+
+def scripted_around(inner: torch.nn.Module) -> torch.nn.Module:
+    """A scripted module whose one statement calls ``inner``."""
+    holder = torch.nn.Module().eval()
+    holder.inner = inner
+    arguments = tp.schema_of(inner).arguments[1:]
+    declared = "".join(f", {a.name}: {a.type.annotation_str}" for a in arguments)
+    called = ", ".join(a.name for a in arguments)
+    return tp.shell(holder, f"def forward(self{declared}):\n    return self.inner({called})\n")
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_results(case: Case) -> None:
+def test_results(case: Case, shelf: Path, counted: list[tuple[int, int]]) -> None:
     module = original(case)
     before = copy.deepcopy(module.state_dict())
     compiled = bridge.compile(module, spec_of(case), backend="onnxruntime", **case.settings)
     assert_same(module.state_dict(), before, 0)
     file = io.BytesIO()
     torch.jit.save(compiled, file)
-    copied = copy.deepcopy(compiled)
+    torch.jit.save(compiled, shelf / f"{case.name}.ts")
+    copied, composed = copy.deepcopy(compiled), scripted_around(copy.deepcopy(compiled))
     expected = outputs_of(results(original(case).eval(), in_float(case)), case)
     assert_same(outputs_of(results(compiled, case), case), expected, case.tolerance)
     assert_same(module.state_dict(), before, 0)
     assert_same(outputs_of(results(copied, case), case), expected, case.tolerance)
+    assert_same(outputs_of(results(composed, case), case), expected, case.tolerance)
     file.seek(0)
     assert_same(outputs_of(results(torch.jit.load(file), case), case), expected, case.tolerance)
+    kept = (list(case.calls), pytree.tree_leaves(expected), case.tolerance, "precision" in case.settings)
+    torch.save(kept, shelf / f"{case.name}.pt")
     least, most = case.engines
     assert least <= len(engine_calls(compiled)) <= most
+    ((segments, possible),) = counted
+    assert segments <= possible + 1
 
 
 class _Around(torch.nn.Module):

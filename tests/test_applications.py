@@ -1,0 +1,133 @@
+"""Programs around and with compiled parts: text generation, beam search, detection."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bridge
+from bridge.runtime.calls import engine_calls
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class CachedDecoder(nn.Module):
+    """A decoder of two layers with a cache of keys and values in its buffers, and the greedy loop around it."""
+
+    def __init__(self, words: int = 17, width: int = 16, most: int = 24) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(words, width), nn.Embedding(most, width)
+        self.inner = nn.ModuleList([nn.Linear(width, 3 * width) for _ in range(2)])
+        self.outer = nn.ModuleList([nn.Linear(width, width) for _ in range(2)])
+        self.head = nn.Linear(width, words)
+        self.register_buffer("keys", torch.zeros(2, most, width))
+        self.register_buffer("values", torch.zeros(2, most, width))
+
+    def step(self, word: Tensor, place: Tensor) -> Tensor:
+        x = self.words(word) + self.places(place)
+        for layer, (inner, outer) in enumerate(zip(self.inner, self.outer)):  # noqa: B905
+            query, key, value = inner(x).chunk(3, -1)
+            self.keys[layer].index_copy_(0, place, key)
+            self.values[layer].index_copy_(0, place, value)
+            later = torch.arange(self.keys.size(1)) > place
+            scores = (query @ self.keys[layer].t()).masked_fill(later, float("-inf"))
+            x = x + torch.tanh(outer(torch.softmax(scores, -1) @ self.values[layer]))
+        return self.head(x)
+
+    def forward(self, prompt: Tensor, most: int) -> tuple[Tensor, int]:
+        words, steps = prompt, 0
+        for i in range(most - 1):
+            scores = self.step(words[i].view(1), torch.full([1], i))
+            steps += 1
+            if i + 1 >= prompt.size(0):
+                best = scores.argmax(-1)
+                words = torch.cat([words, best])
+                if bool(best == 0):
+                    break
+        return words, steps
+
+
+def test_a_scripted_greedy_loop_with_a_cache() -> None:
+    torch.manual_seed(5)
+    module = torch.jit.script(CachedDecoder().eval())
+    prompt = bridge.Input(("length",), min_shape=(1,), opt_shape=(3,), max_shape=(6,), example=torch.tensor([3, 1, 4]))
+    compiled = bridge.compile(module, [prompt, 20], backend="onnxruntime")
+    assert engine_calls(compiled)
+    file = io.BytesIO()
+    torch.jit.save(compiled, file)
+    file.seek(0)
+    for one in (compiled, torch.jit.load(file)):
+        for given in ([3, 1, 4], [1], [5, 9, 2, 6, 5]):
+            words, steps = module(torch.tensor(given), 20)
+            found, count = one(torch.tensor(given), 20)
+            assert count == steps
+            assert found.tolist() == words.tolist()
+
+
+@pytest.fixture(scope="module")
+def languages() -> tuple[Any, Any]:
+    """A small GPT-2 with random weights, and the same with its forward compiled."""
+    transformers = pytest.importorskip("transformers")
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=61, n_positions=32, n_embd=32, n_layer=2, n_head=2, use_cache=False)
+    config.bos_token_id = config.eos_token_id = config.pad_token_id = 0
+    model = transformers.GPT2LMHeadModel(config).eval()
+
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.model(ids, use_cache=False).logits
+
+    ids = bridge.Input(
+        ("batch", "length"),
+        min_shape=(1, 2), opt_shape=(2, 6), max_shape=(8, 24), dtype=torch.int64, value_range=(1, 60),
+    )  # fmt: skip
+    step = bridge.compile(Logits(), [ids], backend="onnxruntime")
+    assert len(engine_calls(step)) == 1
+
+    class Compiled(transformers.GPT2LMHeadModel):
+        def forward(self, input_ids: Tensor, **_: Any) -> Any:
+            return CausalLMOutputWithPast(logits=step(input_ids))
+
+    compiled = Compiled(config).eval()
+    compiled.load_state_dict(model.state_dict())
+    return model, compiled
+
+
+@pytest.mark.parametrize("search", [{}, {"num_beams": 3}, {"num_beams": 4, "num_return_sequences": 2}])
+def test_generate_around_a_compiled_step(languages: tuple[Any, Any], search: dict[str, int]) -> None:
+    model, compiled = languages
+    for batch, length in ((1, 3), (2, 5)):
+        ids = torch.randint(1, 60, (batch, length), generator=torch.Generator().manual_seed(length))
+        settings = {"max_new_tokens": 7, "do_sample": False, "use_cache": False, **search}
+        mask = torch.ones_like(ids)
+        expected = model.generate(ids, attention_mask=mask, **settings)
+        assert compiled.generate(ids, attention_mask=mask, **settings).tolist() == expected.tolist()
+
+
+def test_mask_rcnn_finds_the_same() -> None:
+    detection = pytest.importorskip("torchvision").models.detection
+    torch.manual_seed(0)
+    backbone = detection.backbone_utils.resnet_fpn_backbone(backbone_name="resnet18", weights=None)
+    limits = {"rpn_pre_nms_top_n_test": 40, "rpn_post_nms_top_n_test": 10, "box_score_thresh": 0.05}
+    model = detection.MaskRCNN(backbone, 4, min_size=64, max_size=96, **limits).eval()
+    module = torch.jit.script(model)
+    images = [torch.rand(3, 60, 80, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    compiled = bridge.compile(module, [[images[0]]], backend="onnxruntime")
+    assert engine_calls(compiled)
+    for image in images:
+        with torch.no_grad():
+            (expected,), (found,) = module([image])[1], compiled([image])[1]
+        assert expected["boxes"].size(0) > 0
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-3)
