@@ -115,7 +115,10 @@ def inside(node: Node) -> Iterator[Node]:
 
 
 def reads(node: Node) -> Iterator[Value]:
-    """Values that a node needs: its inputs, and what its blocks take from outside; each once."""
+    """Values that a node needs: its inputs, and what its blocks take from outside; there, each once."""
+    if next(iter(node.blocks()), None) is None:
+        yield from node.inputs()
+        return
     own = {value.debugName() for block in node.blocks() for value in values(block)}
     read = [*node.inputs(), *(value for inner in inside(node) for value in inner.inputs())]
     read += [value for block in node.blocks() for inner in blocks(block) for value in inner.outputs()]

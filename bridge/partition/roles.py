@@ -62,6 +62,7 @@ class Roles:
         self.reasons: dict[int, str] = {}
         self.turns: set[str] = set()  # counters of loops that may go into engines
         self._roles: dict[int, Role] = {}
+        self._tensors: dict[str, str | None] = {}
         for node in tp.walk(program.graph):
             self._roles[node.i(TAG)] = self._decide(node)
         self._settle_lists()
@@ -228,6 +229,13 @@ class Roles:
         return None
 
     def why_not_tensor(self, value: tp.Value) -> str | None:
+        """Why a tensor cannot be in an engine, None when it can."""
+        name = value.debugName()
+        if name not in self._tensors:
+            self._tensors[name] = self._why_not_tensor(value)
+        return self._tensors[name]
+
+    def _why_not_tensor(self, value: tp.Value) -> str | None:
         if tp.is_constant(value):
             tensor = tp.constant_value(value)
             scalar = not isinstance(tensor, torch.Tensor) or (tensor.dtype is torch.float64 and tensor.ndim == 0)
@@ -265,10 +273,15 @@ class Roles:
 
     def _settle_lists(self) -> None:
         """A list of tensors that an operator makes cannot cross: its maker and its reader run in the same place."""
+        handling = [
+            node
+            for node in tp.walk(self.program.graph)
+            if any(self._of_tensors(value) for value in (*node.inputs(), *node.outputs()))
+        ]
         changed = True
         while changed:
             changed = False
-            for node in tp.walk(self.program.graph):
+            for node in handling:
                 if self.of(node) is not Role.ENGINE:
                     continue
                 reason = self._why_list_stays(node)
