@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,9 +21,10 @@ _WARM_UPS = 3  # TorchScript settles on what it runs in the first calls
 class GraphedModule(torch.nn.Module):
     """A module whose calls are captured, once for each set of shapes, and replayed.
 
-    The outputs are copies, which later calls leave alone. What cannot be captured runs as it is; the log says why, once
-    for each set of shapes: work on the host that waits for the GPU, inputs that are not on the GPU, or that are
-    written to. The ``_MOST_GRAPHS`` sets of shapes that were called last are kept.
+    The outputs are copies, without gradients, which later calls leave alone. What cannot be captured runs as it is; the
+    log says why, once for each set of shapes: work on the host that waits for the GPU, inputs that are not on the GPU,
+    or that are written to. So do calls with inputs that ask for a gradient, and calls inside a capture of the caller's.
+    The ``_MOST_GRAPHS`` sets of shapes that were called last are kept.
 
     Args:
         module: on one GPU. A call must do the same work whenever shapes, and arguments that are no tensors, are equal.
@@ -36,11 +38,13 @@ class GraphedModule(torch.nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         leaves, tree = pytree.tree_flatten((args, kwargs))
-        if torch.is_grad_enabled() or torch.cuda.is_current_stream_capturing():
-            return self.module(*args, **kwargs)
-        with self._lock:
-            captured = self._captured(leaves, tree)
-            return self.module(*args, **kwargs) if captured is None else captured.replay(leaves)
+        learns = torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in leaves)
+        if not learns and not torch.cuda.is_current_stream_capturing():
+            with self._lock, torch.no_grad(), _on_device_of(leaves):
+                captured = self._captured(leaves, tree)
+                if captured is not None:
+                    return captured.replay(leaves)
+        return self.module(*args, **kwargs)
 
     def _captured(self, leaves: list[Any], tree: pytree.TreeSpec) -> _Captured | None:
         key = (*map(_key_of, leaves), str(tree), torch.cuda.current_stream().cuda_stream)
@@ -60,6 +64,14 @@ class GraphedModule(torch.nn.Module):
                 why = str(error)
         log.warning("a module runs without a CUDA graph: %s", why)
         return None
+
+
+def _on_device_of(leaves: Sequence[Any]) -> AbstractContextManager[object]:
+    """The GPU of the inputs as the current one; nothing without inputs on a GPU."""
+    for leaf in leaves:
+        if isinstance(leaf, torch.Tensor) and leaf.is_cuda:
+            return torch.cuda.device(leaf.device)
+    return nullcontext()
 
 
 def _key_of(leaf: Any) -> Hashable:
@@ -82,7 +94,8 @@ class _Captured:
     """One graph, with memory of its own for inputs and outputs."""
 
     def __init__(self, module: torch.nn.Module, leaves: list[Any], tree: pytree.TreeSpec) -> None:
-        self._leaves = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        with torch.inference_mode(False), torch.no_grad():  # tensors that can be written to in any mode
+            self._leaves = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         args, kwargs = pytree.tree_unflatten(self._leaves, tree)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())

@@ -256,10 +256,19 @@ def test_a_whole_module_as_one_graph(caplog):
                     kept.append((graphed(x), eager(x)))
                     compiled(torch.randn(3, 64, device=DEVICE))
             torch.cuda.synchronize()
-        for result, expected in kept:
-            close(result, expected)
+        for results, expected in kept:
+            for result, wanted in zip(results, expected, strict=True):
+                close(result, wanted)
         assert not caplog.records
         assert sum(captured is not None for captured in graphed._graphs.values()) == 6
+    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+        with mode():
+            x = torch.randn(2, 64, device=DEVICE)
+            result, double = graphed(x)
+        with torch.no_grad():
+            close(result, eager(x)[0])
+            close(double, x * 2)
+    assert not result.requires_grad
 
 
 def test_what_cannot_be_captured_runs_as_it_is(caplog):

@@ -22,6 +22,14 @@ def test_inputs_on_the_cpu_are_run_as_they_are_and_the_log_says_so_once(caplog, 
     assert caplog.text.count("inputs are on cpu") == 2
 
 
+def test_inputs_that_ask_for_gradients_get_them(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    graphed = bridge.as_module(Sums(), cuda_graphs=True)
+    x = torch.ones(2, requires_grad=True)
+    graphed(x, scale=3)["sum"].sum().backward()
+    assert x.grad.tolist() == [3, 3]
+
+
 def test_the_shapes_that_are_kept_are_bounded(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: type("Stream", (), {"cuda_stream": 0}))
