@@ -34,6 +34,7 @@ from bridge.errors import BridgeError, SpecError
 from bridge.interface import to_onnx
 from bridge.recording import settings_of
 from bridge.report import amount
+from bridge.report.writing import replacing
 from bridge.runtime.calls import engine_calls
 from bridge.runtime.inspection import inspect
 from bridge.runtime.record import records_of
@@ -303,29 +304,23 @@ class _Writer:
         self.path = path
         self.contents: dict[str, str] = {}
         self._failures: list[str] = []
-        if path.is_dir() or not path.parent.is_dir():
-            raise SpecError(f"path: {path} cannot be written", hint="give the name of a file in a folder that is there")
         self._known = _known_folders()
 
     def __enter__(self) -> _Writer:
-        handle, name = tempfile.mkstemp(prefix=f".{self.path.name}-", dir=self.path.parent)
-        os.close(handle)
-        self._partial = Path(name)
-        self._archive = zipfile.ZipFile(self._partial, "w", zipfile.ZIP_DEFLATED)
+        self._stack = contextlib.ExitStack()
+        partial = self._stack.enter_context(replacing(self.path))
+        self._archive = zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         try:
-            if kind is None:
+            if error[0] is None:
                 if self._failures:
                     self._write("errors.txt", "what failed", self.scrubbed("\n\n".join(self._failures)).encode())
                 self._archive.writestr(_MANIFEST, _json({"format": FORMAT, "contents": self.contents}))
         finally:
             self._archive.close()
-            if kind is None:
-                self._partial.chmod(0o644)
-                self._partial.replace(self.path)
-            self._partial.unlink(missing_ok=True)
+            self._stack.__exit__(*error)
 
     def add(self, name: str, told: str, content: Callable[[], str | bytes]) -> None:
         """Adds a member; where it cannot be had, why."""

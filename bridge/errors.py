@@ -35,6 +35,14 @@ def _rebuild(kind: type[BridgeError], what: str, where: str | None, why: str | N
     return kind(what, where=where, why=why, hint=hint)
 
 
+def told_by_torch(error: BaseException) -> str:
+    """What an error says without what TorchScript wraps around it: tracebacks, its own and Python's names for it."""
+    text = str(error).split("\nAt:\n")[0].strip()
+    for kind in ("RuntimeError: ", "EngineError: ", "SpecError: "):
+        text = text.rpartition(kind)[2]
+    return text.strip() or type(error).__name__
+
+
 class SpecError(BridgeError, ValueError):
     """A setting or an input description that cannot be meant: names the field and the nearest right one."""
 

@@ -20,6 +20,7 @@ from bridge.frontend.provenance import TAG
 from bridge.partition.roles import Role
 from bridge.partition.segments import Segment
 from bridge.recording import bodies_of, place_of
+from bridge.report.writing import write_text
 from bridge.runtime.plan import Plan, PlanHeader, Profile
 from bridge.runtime.session import Session
 from bridge.spec import CompileSpec
@@ -139,7 +140,7 @@ class DryRun:
         """Writes the report as one HTML page that needs nothing else."""
         from bridge.report.support import to_html
 
-        Path(path).write_text(to_html(self), encoding="utf-8")
+        write_text(path, to_html(self))
 
     def __str__(self) -> str:
         from bridge.report.support import as_text

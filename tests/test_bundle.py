@@ -130,7 +130,7 @@ def test_build_tells_of_engines(module: torch.jit.ScriptModule, tmp_path: Path) 
 def test_wrong_calls_write_nothing(
     module: torch.jit.ScriptModule, tmp_path: Path, change: dict[str, object], told: str
 ) -> None:
-    with pytest.raises(bridge.SpecError, match=told):
+    with pytest.raises(bridge.BridgeError, match=told):
         bridge.report_bundle(**{"module": module, "path": tmp_path / "r.zip", **change})
     assert list(tmp_path.iterdir()) == []
 

@@ -54,16 +54,16 @@ def parsed(option: str, text: str) -> tuple[str | None, tuple[int | str, ...], s
     name = None if unnamed else parts.pop(0)
     if name == "" or not 1 <= len(parts) <= 2:
         raise SpecError(f"{option} {text}: not understood", hint=_FORM)
-    return name, shape_of(option, parts[0]), parts[1] if len(parts) == 2 else None
+    return name, shape_of(option, parts[0], text), parts[1] if len(parts) == 2 else None
 
 
-def shape_of(option: str, text: str) -> tuple[int | str, ...]:
+def shape_of(option: str, text: str, whole: str) -> tuple[int | str, ...]:
     """The sizes and names in "1x3x224x224" or "batch,3,224,224"; () for the empty text, a single number."""
     words = text.split(",") if "," in text else re.split(r"(?<=\d)x|x(?=-?\d)", text)
     words = [word.strip() for word in words] if text else []
     for word in words:
         if not re.fullmatch(r"-?\d+|[A-Za-z_]\w*", word):
-            raise SpecError(f"{option} {text}: {word!r} is neither a size nor a dimension's name", hint=_FORM)
+            raise SpecError(f"{option} {whole}: {word!r} is neither a size nor a dimension's name", hint=_FORM)
     return tuple(int(word) if re.fullmatch(r"-?\d+", word) else word for word in words)
 
 
@@ -96,7 +96,12 @@ def spec_inputs(found: Iterable[Described], argument_names: Sequence[str]) -> di
     made = [(one.name, Input.at(f"input {one.name or index}", **one.settings)) for index, one in enumerate(found)]
     if not made:
         return {}
-    if not all(name in argument_names for name, _ in made):
+    known = [name for name, _ in made if name in argument_names]
+    strange = [name for name, _ in made if name is not None and name not in argument_names]
+    if known and strange:
+        hint = f"the arguments: {', '.join(argument_names)}"
+        raise SpecError(f"--input {strange[0]}: the module has no such argument", hint=hint)
+    if len(known) < len(made):
         return {"inputs": [Input.at("input", **_fields(one), name=name) for name, one in made]}
     by_name = {str(name): one for name, one in made}
     placed: list[Input] = []

@@ -31,7 +31,7 @@ def bench_module(
     ] = None,
     seconds: Annotated[float, typer.Option(help="How long each of the two is measured.", min=0.01)] = 3.0,
     cuda_graphs: Annotated[bool, typer.Option("--cuda-graphs", help="Replay the engines as CUDA graphs.")] = False,
-    out: Annotated[Path | None, typer.Option("--json", help="Where the figures go.")] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="Where the figures go.", callback=options.writable)] = None,
     seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
     device: Annotated[str, typer.Option(help="Where to run: cpu, cuda:0; by default where the engine does.")] = "",
 ) -> None:
@@ -43,10 +43,11 @@ def bench_module(
 
     import bridge
     from bridge.cli.files import load_module
-    from bridge.cli.run import arguments_of, called, home_of, moved
+    from bridge.cli.run import arguments_of, called, moved, place_of
+    from bridge.report.writing import write_text
 
     module = load_module(model)
-    place = torch.device(device or home_of(module))
+    place = place_of(device, module)
     args, kwargs = arguments_of(module, inputs or (), load, seed)
     args, kwargs = moved(args, place), moved(kwargs, place)
     if cuda_graphs:
@@ -62,7 +63,7 @@ def bench_module(
         told = {"device": torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"}
         told |= {"bridge": bridge.__version__, "torch": torch.__version__}
         largest = {"host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-        out.write_text(json.dumps({**told, **largest, **found}, indent=1))
+        write_text(out, json.dumps({**told, **largest, **found}, indent=1))
 
 
 def measured(call: Callable[[], object], place: torch.device, seconds: float) -> dict[str, float]:

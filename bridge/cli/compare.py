@@ -55,9 +55,13 @@ def compare_files(
     precision: options.Precision = "float32",
     backend: options.Backend = "onnxruntime",
     settings: options.Settings = None,
-    html: Annotated[Path | None, typer.Option(help="Where the report goes as one HTML page.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Where the report goes as JSON.")] = None,
-    save_inputs: Annotated[Path | None, typer.Option(help="Where the inputs go, in Polygraphy's JSON.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Where the report goes as one HTML page.", callback=options.writable)
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Where the report goes as JSON.", callback=options.writable)] = None,
+    save_inputs: Annotated[
+        Path | None, typer.Option(help="Where the inputs go, in Polygraphy's JSON.", callback=options.writable)
+    ] = None,
 ) -> None:
     """Runs both on the same inputs and compares their outputs; exit code 1 when they differ.
 

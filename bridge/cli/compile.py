@@ -23,7 +23,9 @@ def compile_module(
     settings: options.Settings = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where the compiled module goes; by default MODEL_trt.ts."),
+        typer.Option(
+            "--output", "-o", help="Where the compiled module goes; by default MODEL_trt.ts.", callback=options.writable
+        ),
     ] = None,
 ) -> None:
     """Compiles a module and saves the result, which `torch.jit.load` takes in any process that imports bridge.
@@ -35,20 +37,22 @@ def compile_module(
 
     import bridge
     from bridge.cli.arguments import described, spec_inputs
-    from bridge.cli.files import argument_names, load_module
+    from bridge.cli.files import argument_names, load_module, size_of
     from bridge.logging import quiet_exporter
     from bridge.report import amount, seconds
+    from bridge.report.writing import refuse_unwritable, replacing
 
     module = load_module(model)
     found = described(inputs or (), minima or (), optima or (), maxima or (), dtypes or ())
     spec = options.spec_of(spec_inputs(found, argument_names(module)), precision, backend, settings)
     target = output or model.with_name(f"{model.stem}_trt.ts")
+    refuse_unwritable(target)
     start = time.perf_counter()
     with options.progress_bar() as spec.progress:
         compiled = bridge.compile(module, spec)
     took = time.perf_counter() - start
-    with quiet_exporter():
-        torch.jit.save(compiled, str(target))
+    with quiet_exporter(), replacing(target, size_of(compiled)) as partial:
+        torch.jit.save(compiled, str(partial))
     engines = bridge.inspect(compiled, layers=False).engines
     made = ", ".join(sorted({f"{one.header.backend} {one.header.version}" for one in engines}))
     count = f"engines: {len(engines)} ({made})" if engines else "no engine: all in PyTorch"

@@ -36,8 +36,10 @@ def diff_files(
             "precision, fallback, engines, settings, or any of these; repeatable.",
         ),
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Where the report goes as one HTML page.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Where the report goes as JSON.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Where the report goes as one HTML page.", callback=options.writable)
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Where the report goes as JSON.", callback=options.writable)] = None,
     backend: Annotated[str, typer.Option(help="What a raw engine is for: tensorrt or tensorrt_rtx.")] = "tensorrt",
 ) -> None:
     """Shows what differs between two: fusion, precision, memory, time, settings, rewrite rules.

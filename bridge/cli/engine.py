@@ -23,7 +23,9 @@ def build_engine(
     method: Annotated[str, typer.Option(help="The method to build.")] = "forward",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where the engine goes; by default MODEL.engine."),
+        typer.Option(
+            "--output", "-o", help="Where the engine goes; by default MODEL.engine.", callback=options.writable
+        ),
     ] = None,
 ) -> None:
     """Builds one whole engine and writes its bytes, as TensorRT's own runtime takes them.
@@ -34,12 +36,15 @@ def build_engine(
     from bridge.cli.arguments import described, spec_inputs
     from bridge.cli.files import argument_names, load_module
     from bridge.report import amount
+    from bridge.report.writing import refuse_unwritable, replacing
 
     module = load_module(model)
     found = described(inputs or (), minima or (), optima or (), maxima or (), dtypes or ())
     spec = options.spec_of(spec_inputs(found, argument_names(module, method)), precision, backend, settings)
     target = output or model.with_suffix(".engine")
+    refuse_unwritable(target)
     with options.progress_bar() as spec.progress:
         engine = bridge.convert_method_to_trt_engine(module, method, spec)
-    target.write_bytes(engine)
+    with replacing(target, len(engine)) as partial:
+        partial.write_bytes(engine)
     typer.echo(f"{target}: {amount(len(engine))}")

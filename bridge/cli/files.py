@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,24 +17,10 @@ def load_module(path: Path) -> Any:
     Raises:
         BridgeError: it is neither.
     """
-    import torch
-
     import bridge  # noqa: F401 - registers the operator that compiled modules call
-    from bridge.logging import quiet_exporter
+    from bridge.runtime.files import open_module
 
-    if not path.is_file():
-        raise BridgeError(f"there is no file {path}")
-    try:
-        with quiet_exporter():
-            if path.suffix == ".pt2":
-                return torch.export.load(path)
-            return torch.jit.load(path, map_location="cpu")
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise BridgeError(
-            f"{path} is no TorchScript module",
-            why=str(error).strip().splitlines()[0],
-            hint="save one by torch.jit.save(torch.jit.script(module), path), or an ExportedProgram as .pt2",
-        ) from error
+    return open_module(path)
 
 
 def argument_names(module: Any, method: str = "forward") -> list[str]:
@@ -48,18 +32,31 @@ def argument_names(module: Any, method: str = "forward") -> list[str]:
     return [argument.name for argument in getattr(module, method).schema.arguments[1:]]
 
 
+def size_of(module: Any) -> int:
+    """About how many bytes a saved module has: parameters, buffers and plans."""
+    from bridge.runtime.calls import engine_calls
+
+    plans = {call.plan.data_ptr(): call.plan.numel() for call in engine_calls(module)}
+    kept = {t.data_ptr(): t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers())}
+    return int(sum(plans.values()) + sum(kept.values()))
+
+
 def load_values(path: Path) -> Any:
     """Inputs or outputs kept in a file: a tensor or a nest of them (.pt), or named arrays (.npz)."""
     import numpy
     import torch
 
-    if path.suffix == ".npz":
-        with numpy.load(path) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    if not path.is_file():
+        raise BridgeError(f"there is no file {path}")
     try:
+        if path.suffix == ".npz":
+            with numpy.load(path) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         return torch.load(path, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        raise BridgeError(f"{path} holds no tensors", why=str(error).splitlines()[0]) from error
+    except Exception as error:  # pickle's, zip's and NumPy's have no common base
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        hint = "torch.save((tensor, ...), path), or numpy.savez(path, name=array, ...)"
+        raise BridgeError(f"{path} holds no tensors", why=told[0], hint=hint) from error
 
 
 def tensors_in(value: Any, name: str = "output") -> dict[str, torch.Tensor]:

@@ -51,11 +51,40 @@ Settings = Annotated[
 ]
 
 
+_OPTIONS = {
+    "inputs": "--input NAME:SHAPE", "kwarg_inputs": "--input NAME:SHAPE", "precision": "--precision VALUE",
+    "backend": "--backend NAME",
+}  # fmt: skip
+"""Fields of a CompileSpec that have options of their own."""
+
+
+def writable(path: Path | None) -> Path | None:
+    """Refuses a place where nothing can be written before any work is done; for options that name an output."""
+    from bridge.errors import BridgeError
+    from bridge.report.writing import refuse_unwritable
+
+    try:
+        if path is not None:
+            refuse_unwritable(path)
+    except BridgeError as error:
+        raise typer.BadParameter(f"{error.what}: {error.why}") from error
+    return path
+
+
 def spec_of(described: dict[str, Any], precision: str, backend: str, settings: list[str] | None) -> CompileSpec:
     """The CompileSpec that the options come to."""
+    from bridge.errors import SpecError
     from bridge.spec import CompileSpec
 
-    return CompileSpec(**described, precision=precision, backend=backend, **dict(map(_setting, settings or ())))
+    given = {**described, "precision": precision, "backend": backend}
+    for text in settings or ():
+        name, value = _setting(text)
+        if name in _OPTIONS:
+            raise SpecError(f"--set {text}: there is an option for it", hint=f"write {_OPTIONS[name]}")
+        if name in given:
+            raise SpecError(f"--set {text}: {name} is given twice", hint="give it once")
+        given[name] = value
+    return CompileSpec(**given)
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -15,8 +15,12 @@ def profile_module(
     inputs: options.Inputs = None,
     load: Annotated[Path | None, typer.Option(help="Inputs to use (.pt or .npz).", exists=True)] = None,
     runs: Annotated[int, typer.Option(help="Calls to time.", min=1)] = 10,
-    html: Annotated[Path | None, typer.Option(help="Where a page with a flame graph goes.")] = None,
-    trace: Annotated[Path | None, typer.Option(help="Where a Chrome trace goes (.json).")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Where a page with a flame graph goes.", callback=options.writable)
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Where a Chrome trace goes (.json).", callback=options.writable)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
     device: Annotated[str, typer.Option(help="Where to run: cpu, cuda:0; by default where the engine does.")] = "",
 ) -> None:
@@ -28,10 +32,10 @@ def profile_module(
 
     import bridge
     from bridge.cli.files import load_module
-    from bridge.cli.run import arguments_of, called, home_of, moved
+    from bridge.cli.run import arguments_of, called, moved, place_of
 
     module = load_module(model)
-    place = torch.device(device or home_of(module))
+    place = place_of(device, module)
     args, kwargs = arguments_of(module, inputs or (), load, seed)
     module = module.to(place)
     given = moved(kwargs, place) if kwargs else moved(tuple(args), place)

@@ -34,7 +34,10 @@ def write_report(
     keep_inputs: Annotated[bool, typer.Option("--keep-inputs", help="Put the inputs into the archive too.")] = False,
     seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where the archive goes; by default MODEL_report.zip.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Where the archive goes; by default MODEL_report.zip.", callback=options.writable
+        ),
     ] = None,
 ) -> None:
     """Writes a support bundle: versions, settings, ONNX graphs, reasons, engines, logs, errors; tells what is in it.

@@ -23,7 +23,7 @@ def run_module(
         Path | None,
         typer.Option(help="Inputs to use: tensors saved by torch.save (.pt), or named arrays (.npz).", exists=True),
     ] = None,
-    save: Annotated[Path | None, typer.Option(help="Where the outputs go (.pt).")] = None,
+    save: Annotated[Path | None, typer.Option(help="Where the outputs go (.pt).", callback=options.writable)] = None,
     reference: Annotated[
         Path | None,
         typer.Option(help="Another module, called with the same inputs; exit code 1 when outputs differ.", exists=True),
@@ -43,9 +43,10 @@ def run_module(
 
     from bridge.cli.files import load_module, tensors_in
     from bridge.report import seconds
+    from bridge.report.writing import replacing
 
     module = load_module(model)
-    place = torch.device(device or home_of(module))
+    place = place_of(device, module)
     args, kwargs = arguments_of(module, inputs or (), load, seed)
     args, kwargs = moved(args, place), moved(kwargs, place)
     with torch.no_grad():
@@ -55,10 +56,31 @@ def run_module(
         times = _timed(lambda: module(*args, **kwargs), runs, place)
         typer.echo(f"median of {runs} calls: {seconds(statistics.median(times))}, fastest {seconds(min(times))}")
         if save:
-            torch.save(result, save)
+            with replacing(save) as partial:
+                torch.save(result, partial)
         if reference:
             expected = tensors_in(load_module(reference).to(place)(*args, **kwargs))
             _compare(found, expected, tolerance)
+
+
+def place_of(device: str, module: Any) -> torch.device:
+    """The device that an option names, else where a module's engines run.
+
+    Raises:
+        SpecError: there is no such device here.
+    """
+    import torch
+
+    from bridge.errors import SpecError
+    from bridge.spec.device import as_device
+
+    place = as_device("--device", device or home_of(module))
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device and place.type == "cuda" and (place.index or 0) >= count:
+        raise SpecError(
+            f"--device: {device} is not here", hint=f"there are {count} GPUs" if count else "there is no GPU: cpu"
+        )
+    return place
 
 
 def home_of(module: Any) -> str:
@@ -115,13 +137,13 @@ def moved(value: Any, place: torch.device) -> Any:
 
 def called(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """The outputs; TorchScript wraps every error into one of its own, which holds its text."""
-    from bridge.errors import EngineError
+    from bridge.errors import EngineError, told_by_torch
 
     try:
         return module(*args, **kwargs)
-    except RuntimeError as error:
-        told = str(error).split("\nAt:\n")[0].strip()
-        raise EngineError(told.rpartition("RuntimeError: ")[2].removeprefix("EngineError: ")) from error
+    except (RuntimeError, TypeError) as error:
+        hint = "give --input NAME:SHAPE[:DTYPE] once per argument, or --load FILE" if "argument" in str(error) else None
+        raise EngineError(told_by_torch(error).partition(" Declaration: ")[0], hint=hint) from error
 
 
 def _timed(call: Callable[[], object], runs: int, place: torch.device) -> list[float]:

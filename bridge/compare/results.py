@@ -14,6 +14,7 @@ from bridge.compare.bisecting import Bisection
 from bridge.compare.histograms import Histogram
 from bridge.compare.layers import LayerRow
 from bridge.compare.outputs import OutputRow
+from bridge.report.writing import write_text
 
 STAGE_WORDS = {
     "exported": "in the exported ONNX, before rewriting and casting",
@@ -137,8 +138,7 @@ class ComparisonReport:
 
         path = Path(path)
         content = json.dumps(self.to_dict(), indent=1) if path.suffix == ".json" else to_html(self)
-        path.write_text(content, encoding="utf-8")
-        return path
+        return write_text(path, content)
 
     def __str__(self) -> str:
         from bridge.compare.pages import to_text

@@ -22,9 +22,9 @@ from polygraphy.common import TensorMetadata
 from bridge.compare.arrays import as_numpy
 from bridge.compare.child import ChildRunner
 from bridge.compare.inputs import InputSet, argument_names, tensors_in
-from bridge.errors import BridgeError, SpecError
-from bridge.logging import quiet_exporter
+from bridge.errors import BridgeError, SpecError, told_by_torch
 from bridge.runtime.calls import engine_calls
+from bridge.runtime.files import open_module
 from bridge.runtime.module import embed_engine_in_new_module
 from bridge.runtime.plan import Plan
 from bridge.runtime.session_onnxruntime import session_options
@@ -160,10 +160,19 @@ class ModuleRunner(BaseRunner):  # type: ignore[misc]
         args, kwargs = (tuple(tensors), {}) if self.bindings else self.inputs.filled(tensors)
         start = time.perf_counter()
         with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(self.module):
-            result = self.module(*args, **kwargs)
+            result = self._called(args, kwargs)
         self.inference_time = time.perf_counter() - start
         found = {name: value.detach().cpu() for name, value in tensors_in(result).items()}
         return OrderedDict(zip(self.bindings[1] if self.bindings else found, found.values(), strict=True))
+
+    def _called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return self.module(*args, **kwargs)
+        except (RuntimeError, TypeError) as error:
+            if isinstance(error, BridgeError):
+                raise
+            told = told_by_torch(error).partition(" Declaration: ")[0]
+            raise BridgeError(f"{self.name} does not run on these inputs", why=told) from error
 
 
 class ReferenceRunner(BaseRunner):  # type: ignore[misc]
@@ -243,17 +252,13 @@ def _from_file(path: Path) -> Opened:
     if not path.is_file():
         raise BridgeError(f"there is no file {path}")
     if path.suffix == ".onnx":
-        return onnx.load(path)
+        try:
+            return onnx.load(path)
+        except Exception as error:  # protobuf's own errors among them
+            raise BridgeError(f"{path} is no ONNX model", why=str(error)) from error
     if path.suffix in _ENGINES:
         return _engine(path.read_bytes())
-    with quiet_exporter():
-        if path.suffix == ".pt2":
-            return torch.export.load(path)
-        try:
-            loaded: torch.nn.Module = torch.jit.load(path, map_location="cpu")
-            return loaded
-        except RuntimeError as error:
-            raise BridgeError(f"{path} is no TorchScript module", why=str(error).strip().splitlines()[0]) from error
+    return open_module(path)
 
 
 def _engine(content: bytes) -> torch.nn.Module:

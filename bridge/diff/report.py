@@ -14,6 +14,7 @@ from bridge.compare.inputs import input_sets
 from bridge.diff.matching import LayerDiff, matched, paired_origins
 from bridge.diff.sides import INTERFACES, Side, opened
 from bridge.errors import SpecError
+from bridge.report.writing import write_text
 
 LIMITS = ("slower", "larger", "memory", "layers", "precision", "fallback", "engines", "settings", "any")
 _WITH_FACTOR = ("slower", "larger", "memory")
@@ -144,8 +145,7 @@ class DiffReport:
 
         path = Path(path)
         content = json.dumps(self.to_dict(), indent=1) if path.suffix == ".json" else to_html(self)
-        path.write_text(content, encoding="utf-8")
-        return path
+        return write_text(path, content)
 
     def __str__(self) -> str:
         from bridge.diff.pages import to_text

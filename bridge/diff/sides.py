@@ -17,7 +17,7 @@ import torch
 from bridge.backends.element_types import all_onnx_nodes, element_types
 from bridge.compare.inputs import InputSet
 from bridge.compare.runners import Contender, evaluating
-from bridge.errors import BridgeError, SpecError
+from bridge.errors import BridgeError, SpecError, told_by_torch
 from bridge.frontend.provenance import METADATA, Provenance, identity_of
 from bridge.runtime.bindings import TITLES
 from bridge.runtime.dtypes import NAMES_OF_ONNX_NUMBERS
@@ -272,8 +272,8 @@ def _time(side: Side, module: torch.nn.Module, inputs: InputSet, runs: int) -> N
     with torch.no_grad(), evaluating(module):
         try:
             module(*args, **kwargs)
-        except RuntimeError as error:
-            told = str(error).split("\nAt:\n")[0].strip().rpartition("RuntimeError: ")[2]
+        except (RuntimeError, TypeError) as error:
+            told = told_by_torch(error).partition(" Declaration: ")[0]
             raise BridgeError(f"{side.label} does not run on these inputs", why=told) from error
         side.ms = statistics.median(_once(module, args, kwargs) for _ in range(runs))
         with Recorder() as recorder:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.errors import SpecError
+from bridge.report.writing import write_text
 from bridge.runtime.record import OriginRecord
 from bridge.runtime.timing import Span
 
@@ -136,9 +137,9 @@ class ProfileReport:
         """
         target = Path(fspath(path))
         if target.suffix == ".html":
-            target.write_text(self.to_html(), encoding="utf-8")
+            write_text(target, self.to_html())
         elif target.suffix == ".json":
-            target.write_text(json.dumps(self.to_trace()), encoding="utf-8")
+            write_text(target, json.dumps(self.to_trace()))
         else:
             raise SpecError(f"save: {target.name}", hint="end it in .html for the page or .json for the trace")
 

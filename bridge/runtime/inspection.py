@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,11 +14,13 @@ import torch
 from bridge.errors import BridgeError
 from bridge.runtime.bindings import TITLES
 from bridge.runtime.calls import engine_calls
+from bridge.runtime.files import open_module
 from bridge.runtime.plan import Binding, Plan, PlanHeader, Profile
 from bridge.runtime.raw_engine import plan_of_engine
 from bridge.runtime.session import load, session_device
 from bridge.runtime.signature import Signature
 
+_MODULES = (".ts", ".pt", ".pth", ".pt2")
 _TITLES = {**TITLES, "onnxruntime": "ONNX Runtime"}
 
 
@@ -141,18 +142,11 @@ def inspect(
 
 def _of_file(path: Path, layers: bool, backend: str) -> Inspection:
     if not path.is_file():
-        raise BridgeError("there is no such file", where=str(path))
-    if not zipfile.is_zipfile(path):
+        raise BridgeError(f"there is no file {path}", why="that is a folder" if path.is_dir() else None)
+    if not zipfile.is_zipfile(path) and path.suffix not in _MODULES:
         return inspect(path.read_bytes(), layers=layers, backend=backend)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*deprecated")
-        try:
-            module = torch.jit.load(path, map_location="cpu")
-            return _of_module(module, layers)
-        except RuntimeError as error:
-            raise BridgeError(
-                "this is no TorchScript module", where=str(path), why=str(error).splitlines()[0]
-            ) from error
+    module = open_module(path)
+    return _of_module(module.module() if isinstance(module, torch.export.ExportedProgram) else module, layers)
 
 
 def _of_module(module: torch.nn.Module, layers: bool) -> Inspection:

@@ -67,7 +67,7 @@ def test_a_module_without_engines():
 
 
 def test_what_is_nothing_of_the_kind_is_refused(tmp_path):
-    with pytest.raises(BridgeError, match="no such file"):
+    with pytest.raises(BridgeError, match="there is no file"):
         inspect(tmp_path / "missing")
     torch.save({"a": 1}, tmp_path / "weights.pt")
     with pytest.raises(BridgeError, match="no TorchScript module"):
