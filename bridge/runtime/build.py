@@ -58,7 +58,7 @@ def _compile(compiler: str, includes: Iterable[Path], folder: Path) -> Path:
     flags = [*_FLAGS, *(part for path in includes for part in ("-isystem", str(path)))]
     sources = sorted(SOURCES.glob("*.cpp"))
     objects = [folder / f"{source.stem}.o" for source in sources]
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         commands = [
             [compiler, "-c", *flags, str(source), "-o", str(out)] for source, out in zip(sources, objects, strict=True)
         ]
