@@ -67,9 +67,9 @@ class Blamer:
     def __init__(self, traced: Traced, keys: Sequence[Key], bound: float) -> None:
         self.traced, self.bound, self.tries = traced, bound, 0
         self.exported = translate_whole(traced.loaded, rewrite=False)
-        names = leaving(traced.torch_side.steps, traced.torch_side.results)
+        names = leaving(traced.torch_side.deep, traced.torch_side.results)
         single = {key: names[key][0] for key in keys or self._results() if len(names.get(key, ())) == 1}
-        self.expected = traced.torch_side.kept(list(single.values()))
+        self.expected = traced.torch_side.values(list(single.values()))
         self.wanted = {key: name for key, name in single.items() if name in self.expected}
 
     def first_application(self) -> Culprit | None:
@@ -149,7 +149,7 @@ class Blamer:
         self.tries += 1
         translation: Translation = replace(self.exported, graph=graph)
         side: OnnxSide = side_of(translation, self.traced.torch_side, "a partly changed graph")
-        names = leaving(side.steps, side.results)
+        names = leaving(side.deep, side.results)
         pairs = {key: names[key][-1] for key in self.wanted if key in names}
         found = side.values(list(pairs.values()))
         errors = [0.0]

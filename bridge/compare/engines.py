@@ -56,6 +56,11 @@ class EngineSide:
         self.results += part.results
         self._given.update((step.key, set(part.sources)) for step in part.steps if step.key is not None)
 
+    @property
+    def deep(self) -> list[Step]:
+        """Bodies are not looked into."""
+        return self.steps
+
     def exact(self, key: Key) -> Collection[str]:
         """What the engine that computes ``key`` is fed with."""
         return self._given.get(key, ())

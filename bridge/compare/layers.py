@@ -26,8 +26,12 @@ class Side(Protocol):
     """A graph that can be run for chosen intermediate values."""
 
     label: str
-    steps: list[Step]
     results: list[str]
+
+    @property
+    def deep(self) -> list[Step]:
+        """Its nodes in order, those of bodies before the node that has them."""
+        ...
 
     def values(self, names: Sequence[str]) -> dict[str, Array]:
         """These values of one run; those that cannot be had are left out."""
@@ -177,8 +181,8 @@ class _Measured:
 
 def paired(what: Comparable) -> dict[Key, Pair]:
     """The results that the reference and at least one judged stage have, in the order of the reference."""
-    wanted = leaving(what.reference.steps, what.reference.results)
-    found = [leaving(stage.side.steps, stage.side.results) for stage in what.stages]
+    wanted = leaving(what.reference.deep, what.reference.results)
+    found = [leaving(stage.side.deep, stage.side.results) for stage in what.stages]
     pairs: dict[Key, Pair] = {}
     for key, names in wanted.items():
         others = [left[key][-1] if left.get(key) else None for left in found]
@@ -194,7 +198,8 @@ def compare_layers(what: Comparable) -> tuple[list[LayerRow], list[Histogram]]:
     for batch in _batches(paired(what), what.size, what.batch):
         reference = what.reference.values([name for name, _ in batch.values()])
         for index, stage in enumerate(what.stages):
-            found = stage.side.values([other for _, others in batch.values() if (other := others[index])])
+            seen = [others[index] for name, others in batch.values() if name in reference]
+            found = stage.side.values([other for other in seen if other is not None])
             for key, (name, others) in batch.items():
                 if name in reference:
                     expected, array = reference[name], found.get(others[index] or "")
@@ -252,14 +257,14 @@ def _measured(reference: Array, other: Array | None) -> Figures | None:
 def _rows(what: Comparable, measured: Mapping[Key, _Measured]) -> list[LayerRow]:
     nodes: dict[Key, list[str]] = {}
     last = next(stage.side for stage in reversed(what.stages) if stage.judged)
-    for step in last.steps:
+    for step in last.deep:
         if step.key is not None:
             nodes.setdefault(step.key, []).append(step.name)
     errors: list[dict[str, float]] = [{} for _ in what.stages]
     judged = tuple(stage.name for stage in what.stages if stage.judged)
     rows: list[LayerRow] = []
     sources: dict[str, tuple[int, ...]] = {}
-    for step in what.reference.steps:
+    for step in what.reference.deep:
         reads = tuple(dict.fromkeys(order for name in step.inputs for order in sources.get(name, ())))
         found = measured.get(step.key) if step.key is not None else None
         figures = [_of_stage(stage, step, found.figures[i] if found else None, errors[i])

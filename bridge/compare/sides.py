@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from bridge.backends.bfloat16 import emulate_bfloat16
 from bridge.backends.element_types import bodies
 from bridge.backends.weights import with_weights
 from bridge.compare.arrays import Array, as_numpy
+from bridge.compare.exposing import expose
 from bridge.compare.halves import WIDE, widen_edges
 from bridge.compare.outputs import quiet_polygraphy
 from bridge.compare.runners import ReferenceRunner
@@ -69,7 +70,7 @@ def leaving(steps: Sequence[Step], results: Iterable[str]) -> dict[Key, list[str
 
 
 def _tap(value: torch.Tensor, index: int) -> None:
-    _HERE.found[index] = value.detach().cpu().clone()
+    _HERE.found.setdefault(index, []).append(value.detach().cpu().clone())
 
 
 _LIBRARY.impl("tap", _tap, "CompositeExplicitAutograd")
@@ -83,6 +84,8 @@ class TorchSide:
     def __init__(self, program: Program, arguments: tuple[Any, ...]) -> None:
         self.program, self.arguments = program, arguments
         self.steps = [_torch_step(node) for node in program.graph.nodes() if node.hasAttribute(TAG)]
+        self.deep = list(_torch_steps(program.graph))
+        self.turns = {name for node in program.graph.nodes() for name in _in_loops(node)}
         self.results = [value.debugName() for value in program.graph.outputs()]
         self._kept: dict[str, Array] = {}
 
@@ -97,13 +100,13 @@ class TorchSide:
 
     def kept(self, names: Sequence[str]) -> dict[str, Array]:
         """As `values`, and kept: what several graphs are fed with."""
-        new = [name for name in names if name not in self._kept]
+        new = [name for name in names if name not in self._kept and name not in self.turns]
         if new:
             self._kept.update(self.values(new))
         return self._kept
 
     def values(self, names: Sequence[str]) -> dict[str, Array]:
-        """These values of one run; those that no node of the outermost block makes, and absent ones, are left out."""
+        """These values of one run; a loop's are those of its turns in a row; what was not made is left out."""
         module = tp.clone(self.program.module)
         graph = tp.graph_of(module, self.program.method)
         copies = dict(zip((v.debugName() for v in tp.values(self.program.graph)), tp.values(graph), strict=True))
@@ -118,13 +121,42 @@ class TorchSide:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             getattr(module, self.program.method)(*self.arguments)
         found, _HERE.found = _HERE.found, {}
-        return {wanted[index]: as_numpy(tensor) for index, tensor in found.items()}
+        values = {wanted[index]: [as_numpy(tensor) for tensor in tensors] for index, tensors in found.items()}
+        return {name: made for name, turns in values.items() if (made := self._joined(name, turns)) is not None}
+
+    def _joined(self, name: str, turns: list[Array]) -> Array | None:
+        """A value that is made once; the turns of a loop on a new first axis, None where their shapes differ."""
+        if name not in self.turns:
+            return turns[-1]
+        return np.stack(turns) if len({turn.shape for turn in turns}) == 1 else None
+
+
+def _torch_steps(block: tp.Graph | tp.Block) -> Iterator[Step]:
+    """The nodes of a block, each behind those of its own blocks, and what loops carry into their bodies."""
+    for node in block.nodes():
+        for inner in node.blocks():
+            if node.kind() == "prim::Loop":
+                carried = zip(list(node.inputs())[2:], list(inner.inputs())[1:], strict=True)
+                yield from (Step(None, "", (one.debugName(),), (other.debugName(),)) for one, other in carried)
+            yield from _torch_steps(inner)
+        if node.hasAttribute(TAG):
+            yield _torch_step(node)
+
+
+def _in_loops(node: tp.Node) -> Iterator[str]:
+    """What is made inside a loop, and so more than once."""
+    for block in node.blocks():
+        for inner in tp.walk(block) if node.kind() == "prim::Loop" else ():
+            yield from (value.debugName() for value in inner.outputs())
+        for inner in block.nodes() if node.kind() != "prim::Loop" else ():
+            yield from _in_loops(inner)
 
 
 def _torch_step(node: tp.Node) -> Step:
     inputs = [value.debugName() for value in node.inputs()]
     for block in node.blocks():
         inputs += [value.debugName() for inner in tp.walk(block) for value in inner.inputs()]
+        inputs += [value.debugName() for value in block.outputs()]
     outputs = [value.debugName() for value in node.outputs()]
     made = outputs if node.kind() != "prim::Constant" else []
     return Step(node.i(TAG), node.kind(), tuple(inputs), tuple(made))
@@ -149,7 +181,9 @@ class OnnxSide:
         self.feeds: dict[str, Array] = {}
         self.given: Collection[str] = ()
         self.steps = [onnx_step(node) for node in self.model.graph.node]
+        self.deep = list(_onnx_steps(self.model.graph))
         self.results = [*(value.name for value in self.model.graph.output), *read]
+        self._there = {output for step in self.steps for output in step.outputs} | set(self.results)
 
     def exact(self, key: Key) -> Collection[str]:
         """What it is fed with, wherever it is read."""
@@ -164,16 +198,21 @@ class OnnxSide:
     def by_tensor_name(self) -> None:
         """Matches by the names of tensors, for models that did not come from `bridge`."""
         self.steps = [replace(step, key=step.outputs[0] if step.outputs else None) for step in self.steps]
+        self.deep = self.steps
 
     def values(self, names: Sequence[str]) -> dict[str, Array]:
         """These values of one run."""
         given = {value.name for value in self.model.graph.input}
         wanted = [name for name in dict.fromkeys(names) if name not in given]
         with quiet_polygraphy():
-            marked = ModifyOutputs(self.model, outputs=wanted, copy=True)()
+            opened, outside = expose(self.model, wanted)
+            outputs = [outside.get(name, name) for name in wanted if name in self._there or name in outside]
+            marked = ModifyOutputs(opened, outputs=outputs, copy=True)()
             with self._runner(marked) as runner:
                 found = runner.infer(self._feeds(marked), check_inputs=False)
-        return {name.removesuffix(WIDE): array for name, array in found.items()}
+        inside = {other: name for name, other in outside.items()}
+        plain = {name.removesuffix(WIDE): array for name, array in found.items()}
+        return {inside.get(name, name): array for name, array in plain.items()}
 
     def cut(self, inside: Sequence[Step], result: str) -> tuple[onnx.ModelProto, dict[str, Array]]:
         """These nodes by themselves as a model that ONNX Runtime runs, with the values that go into it."""
@@ -258,6 +297,17 @@ def _leave_out(graph: onnx.GraphProto) -> tuple[dict[str, tuple[int, int]], list
         read += node.input
         graph.node.remove(node)
     return fed, read
+
+
+def _onnx_steps(graph: onnx.GraphProto) -> Iterator[Step]:
+    """The nodes of a graph, each behind those of its bodies, and what loops carry into them."""
+    for node in graph.node:
+        for body in bodies(node):
+            if node.op_type == "Loop":
+                carried = zip(node.input[2:], body.input[2:], strict=False)
+                yield from (Step(None, "", (one,), (other.name,)) for one, other in carried)
+            yield from _onnx_steps(body)
+        yield onnx_step(node)
 
 
 def onnx_step(node: onnx.NodeProto) -> Step:

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
 
 import bridge
 from bridge.compare import compare
+from rewrites import example, rule
 from tests.compare.encoders import Encoder, encoder
 from tests.compare.planted import IDS, SoftmaxTooLarge
 
@@ -154,6 +156,72 @@ def test_control_flow_and_nested_inputs_in_training_mode() -> None:
     report = compare(module, compiled, {"x": x, "state": state}, layers=True)
     assert report.passed and report.first_divergence is None and module.dropout.training
     assert {"prim::If", "prim::Loop", "aten::tanh"} <= {row.origin.operator for row in report.layers}
+
+
+class Halves(torch.nn.Module):
+    """Two engines, with an operator between them that stays in PyTorch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.after = torch.nn.Linear(64, 64), torch.nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.tanh(self.before(x))
+        return torch.softmax(self.after(torch.cumsum(x @ x.transpose(-1, -2), -1)), -1)
+
+
+def test_several_engines_with_pytorch_between() -> None:
+    module, x = Halves().eval(), torch.randn(2, 64, 64)
+    settings = {"backend": "onnxruntime", "torch_executed_ops": ["aten::cumsum"]}
+    compiled = bridge.compile(module, [x], **settings)
+    assert len(bridge.inspect(compiled).engines) == 2
+    report = compare(module, compiled, x, layers=("exported", "rewritten", "engine"), **settings)
+    assert report.passed and report.first_divergence is None and not report.notes
+    told = {row.origin.operator for row in report.layers if "engine" in row.stages}
+    assert told >= {"aten::linear", "aten::tanh", "aten::matmul", "aten::softmax"} and "aten::cumsum" not in told
+
+
+class Branches(torch.nn.Module):
+    """A branch and a loop with something to see inside."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if bool(x.sum() > 0):
+            y = torch.softmax(x, -1)
+            y = y * 2
+        else:
+            y = torch.tanh(x) * 3
+        for i in range(x.size(0) + 1):
+            if bool(y.sum() > 100):
+                y = torch.cos(y) + i
+            y = torch.sin(y) + i
+        return y
+
+
+@rule(name="test/tanh-too-large", matches="Tanh", examples=[example(input=(2, 3))])
+class TanhTooLarge:
+    """Tanh -> Sub Sigmoid Mul: one percent too large."""
+
+    def rewrite(op, input):
+        double = op.Sigmoid(op.Mul(input, np.float32(2)))
+        return op.Mul(op.Sub(op.Mul(double, np.float32(2)), np.float32(1)), np.float32(1.01))
+
+
+def test_inside_branches_and_loops(tmp_path: Path) -> None:
+    x = torch.rand(3, 4)
+    inputs = bridge.Input(min_shape=(1, 4), opt_shape=(3, 4), max_shape=(5, 4))
+    module = torch.jit.script(Branches())
+    for values, taken in ((x, "aten::softmax"), (-x, "aten::tanh")):
+        report = compare(module, module, (values,), layers=True, spec=[inputs])
+        shapes = {row.origin.operator: row.shape for row in report.layers}
+        assert report.first_divergence is None and shapes[taken] == (3, 4) and shapes["aten::sin"] == (4, 3, 4)
+        assert len(shapes.keys() & {"aten::softmax", "aten::tanh"}) == 1 and "aten::cos" not in shapes
+    wrong = compare(module, module, (-x,), layers=True, spec={"inputs": [inputs], "rules": [TanhTooLarge]})
+    first = wrong.first_divergence
+    assert first is not None and (first.origin.operator, first.rules) == ("aten::tanh", ("test/tanh-too-large",))
+    assert first.origin.source.startswith("test_compare.py:")
+    spec = {"inputs": [inputs], "rules": [TanhTooLarge]}
+    found = compare(module, module, (-x,), spec=spec, bisect=tmp_path).bisection
+    assert found is not None and found.culprit is not None and found.culprit.name == "test/tanh-too-large"
 
 
 def test_several_inputs_and_tolerances_by_output(model: Encoder) -> None:
