@@ -100,10 +100,14 @@ class Exporter:
         for known in (self._known.get(wide), self._known.get(narrow)):
             if isinstance(known, onnx.ModelProto):
                 return known
-        if narrow in self._known:
-            raise Refusal(str(self._known[narrow]))
+        for key in (wide, narrow):
+            if key in self._known:
+                raise Refusal(str(self._known[key]))
         try:
             model, frozen = _search(function, self._ways, operands, opset, self._trusted)
+        except _NoExporter as refusal:
+            self._known[wide] = refusal.reason
+            raise
         except Refusal as refusal:
             self._known[narrow] = refusal.reason
             raise
@@ -111,11 +115,16 @@ class Exporter:
         return model
 
 
+class _NoExporter(Refusal):
+    """No exporter knows an operator in the function: nor would it at other sizes."""
+
+
 def _search(
     function: Function, ways: Sequence[Way], operands: Sequence[Operand], opset: int, trusted: bool
 ) -> tuple[onnx.ModelProto, bool]:
     """The first right graph, and whether the static axes are frozen in it."""
     problems: list[str] = []
+    unknown = True
     deadline = time.monotonic() + _MOST_SECONDS
     with _quiet():
         for frozen in (False, True):
@@ -136,7 +145,20 @@ def _search(
                     raise
                 except Exception as error:
                     problems.append(f"{way.name}: {brief(error)}")
-    raise Refusal("no exporter gives a right graph: " + "; ".join(dict.fromkeys(problems)))
+                    unknown = unknown and _is_unknown(error)
+            if trials and unknown:
+                break
+    refusal = _NoExporter if trials and unknown else Refusal
+    raise refusal("no exporter gives a right graph: " + "; ".join(dict.fromkeys(problems)))
+
+
+def _is_unknown(error: BaseException | None) -> bool:
+    """Whether an exporter failed because it does not know an operator."""
+    while error is not None:
+        if type(error).__name__ in ("UnsupportedOperatorError", "DispatchError"):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _export(

@@ -218,7 +218,7 @@ def _refuse_dropout(graph: tp.Graph, table: Provenance) -> None:
         if (
             tp.is_constant(training)
             and tp.constant_value(training)
-            and not (tp.is_constant(probability) and tp.constant_value(probability) == 0)
+            and not (tp.is_constant(probability) and tp.constant_value(probability) in (0, 1))
         ):
             raise SpecError(
                 "the module holds active dropout: it was traced in training mode, which .eval() cannot undo",
