@@ -103,7 +103,7 @@ class Context:
     def use_scratch(self, memory: torch.Tensor) -> None:
         """Gives the next run ``scratch_size`` bytes for activations; the caller keeps them until all is enqueued."""
         address = memory.data_ptr()
-        if address != self._scratch:
+        if self.scratch_size and address != self._scratch:
             self._context.set_device_memory(address, memory.numel())
             self._scratch = address
 

@@ -130,12 +130,20 @@ class TensorRTSession:
             return self._lanes.setdefault(stream.cuda_stream, Lane(self, stream))
 
     def create_context(self) -> tuple[Any, int]:
-        """An execution context of TensorRT's without memory for activations, and how many bytes it wants."""
-        strategy = self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self.engine.create_execution_context(strategy)
+        """An execution context of TensorRT's, and the bytes for activations that it must be given; 0 if it has its own.
+
+        Raises:
+            EngineError: TensorRT gives none.
+        """
+        takes_memory = hasattr(self.trt.IExecutionContext, "set_device_memory")  # not before 10.1
+        size = int(self.engine.device_memory_size_v2) if takes_memory else 0
+        if size:
+            context = self.engine.create_execution_context(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        else:
+            context = self.engine.create_execution_context()
         if context is None:
             raise EngineError(f"{TITLES[self._name]} gave no execution context", hint="is the GPU's memory full?")
-        return context, self.device_memory
+        return context, size
 
     def give_away(self, key: Key, asking: Lane) -> Context | None:
         """A context that has run these shapes and is not in use; the lane that had it makes itself another.

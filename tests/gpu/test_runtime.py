@@ -387,6 +387,14 @@ def test_raw_engines(plan, eager):
         embed_engine_in_new_module(b"x" * 1000)
 
 
+def test_engines_of_other_gpus_are_refused(plan):
+    other = dataclasses.replace(plan.header, device={"name": "Another GPU", "capability": "1.0"})
+    sections = {name: plan.section(name) for name in plan.section_names()}
+    module = embed_engine_in_new_module(Plan.pack(other, sections))
+    with pytest.raises(RuntimeError, match=r"built for Another GPU \(compute capability 1.0\)"):
+        module(torch.zeros(4, 64, device=DEVICE))
+
+
 def test_export_and_compile(module, eager):
     plain = as_module(module)
     x = torch.randn(4, 64, device=DEVICE)
