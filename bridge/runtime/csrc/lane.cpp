@@ -36,7 +36,11 @@ Lane::~Lane() = default;
 void Lane::close() {
   const std::lock_guard<std::mutex> lock(mutex_);
   closed_ = true;
-  (void)cudaStreamSynchronize((beside_ ? *beside_ : stream_).stream());
+  if (recorded_.empty()) {
+    (void)cudaStreamSynchronize((beside_ ? *beside_ : stream_).stream());
+  } else {
+    (void)cudaDeviceSynchronize(); // the callers' graphs run on any stream
+  }
   graphs_.clear();
   recorded_.clear();
   context_.reset();
@@ -81,6 +85,7 @@ CapturedCall* Lane::graph(const CallKind& kind, at::TensorList inputs) {
   auto found = std::find_if(graphs_.begin(), graphs_.end(), [&](const auto& item) { return item.first == kind.id; });
   if (found == graphs_.end()) {
     if (graphs_.size() >= kMostGraphs) {
+      stream_.synchronize(); // it may still be running
       graphs_.pop_front();
     }
     graphs_.emplace_back(kind.id, capture(kind, inputs));
