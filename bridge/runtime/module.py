@@ -7,15 +7,19 @@ import dataclasses
 import difflib
 import warnings
 from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from bridge.errors import BridgeError, EngineError, SpecError
+from bridge.runtime.bindings import TITLES
 from bridge.runtime.calls import engine_calls
 from bridge.runtime.fx_view import fx_view
 from bridge.runtime.op import set_options
 from bridge.runtime.plan import Binding, Plan
+from bridge.runtime.plan_files import move_to_file
 from bridge.runtime.raw_engine import plan_of_engine
 from bridge.runtime.session import RunOptions
 from bridge.runtime.signature import UNKNOWN, InputSignature, OutputSignature, Range, Signature
@@ -33,6 +37,7 @@ def as_module(compiled: torch.nn.Module, *, cuda_graphs: bool = False) -> torch.
     Raises:
         ExportError: the module kept a branch or a loop in PyTorch, which neither can take from TorchScript.
     """
+    checked_module(compiled, "as_module")
     mode = bool(getattr(compiled, "training", False))  # a frozen module has none
     if cuda_graphs:
         return GraphedModule(compiled).train(mode)
@@ -43,12 +48,13 @@ def as_module(compiled: torch.nn.Module, *, cuda_graphs: bool = False) -> torch.
     return outside
 
 
-def configure(module: torch.nn.Module, **options: Any) -> None:
+def configure(module: torch.nn.Module, *, plan_folder: str | PathLike[str] | None = None, **options: Any) -> None:
     """Changes how a compiled module runs, from its next call on; a module that is saved afterwards keeps the change.
 
     Args:
         module: what ``bridge.compile`` or ``torch.jit.load`` gave; changed in place, with every copy that shares its
             engines.
+        plan_folder: where the plans go, out of this process's memory, into files that must stay while it lives.
         options: ``profile`` and ``cuda_graphs``: see :class:`bridge.runtime.session.RunOptions`.
 
     Raises:
@@ -62,15 +68,39 @@ def configure(module: torch.nn.Module, **options: Any) -> None:
             raise SpecError(
                 f"there is no option {name!r}", where="configure", hint=f"did you mean {' or '.join(near)}?"
             )
-    calls = engine_calls(module)
+    _check_values(options)
+    calls = engine_calls(checked_module(module, "configure"))
     if not calls:
         raise BridgeError(
             "this module has no engine", where="configure", hint="compile it first: bridge.compile(module, ...)"
         )
     for call in calls:
+        if plan_folder is not None:
+            move_to_file(call.plan, Path(plan_folder))
         set_options(call.plan, options)
         changed = dataclasses.replace(call.signature, options={**call.signature.options, **options})
         call.write_signature(changed.to_json())
+
+
+def _check_values(options: dict[str, Any]) -> None:
+    for item in dataclasses.fields(RunOptions):
+        value = options.get(item.name, item.default)
+        flag, number = isinstance(value, bool), isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        if flag != isinstance(item.default, bool) or not (flag or number or value is None):
+            expected = "True or False" if isinstance(item.default, bool) else "a whole number from 0, or None"
+            raise SpecError(f"{item.name}: expected {expected}, got {value!r} ({type(value).__name__})")
+
+
+def checked_module(module: Any, where: str) -> torch.nn.Module:
+    """The argument, if it is a module.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if not isinstance(module, torch.nn.Module):
+        told = f"{where}: expected a compiled module, got {type(module).__name__}"
+        raise SpecError(told, hint="what bridge.compile or torch.jit.load gave")
+    return module
 
 
 class _Holder(torch.nn.Module):
@@ -133,6 +163,11 @@ def _forward(signature: Signature) -> str:
 def _plan_of(engine: bytes | bytearray | memoryview | Plan, backend: str, device: int) -> Plan:
     if isinstance(engine, Plan):
         return engine
+    if not isinstance(engine, bytes | bytearray | memoryview):
+        told = f"engine: expected the bytes of an engine or a plan, got {type(engine).__name__}"
+        raise SpecError(told, hint="pathlib.Path(path).read_bytes()")
+    if backend not in TITLES:
+        raise SpecError(f"backend: {backend!r} has no serialized engines", hint=f"one of {', '.join(TITLES)}")
     return Plan.from_bytes(engine) if Plan.is_plan(engine) else plan_of_engine(engine, backend, device)
 
 

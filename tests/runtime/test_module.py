@@ -1,8 +1,10 @@
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 
+import bridge
 from bridge.errors import BridgeError, EngineError, ExportError, SpecError
 from bridge.runtime.calls import engine_calls
 from bridge.runtime.module import as_module, configure, embed_engine_in_new_module
@@ -172,3 +174,24 @@ def test_what_cannot_be_configured_is_refused(module):
         configure(module, cuda_graph=True)
     with pytest.raises(BridgeError, match="has no engine"):
         configure(torch.nn.Linear(2, 2), profile=0)
+
+
+def test_plans_can_live_in_files(linear, tmp_path):
+    module = embed_engine_in_new_module(linear.plan.to_tensor().numpy().tobytes())
+    x = torch.randn(3, 64)
+    torch.testing.assert_close(module(x), linear.eager(x))
+    before = module.plan.clone()
+    configure(module, plan_folder=tmp_path / "plans")
+    (file,) = (tmp_path / "plans").iterdir()
+    assert file.name == f"{linear.plan.digest}.plan"
+    assert str(file) in Path("/proc/self/maps").read_text()
+    assert torch.equal(module.plan, before)
+    torch.jit.save(module, tmp_path / "model.ts")
+    for one in (module, copy.deepcopy(module), torch.jit.load(tmp_path / "model.ts")):
+        for batch in (3, 1):
+            torch.testing.assert_close(one(x[:batch]), linear.eager(x[:batch]))
+    assert bridge.inspect(file).inputs[0].name == "x"
+    configure(module, plan_folder=tmp_path / "plans")  # a second time is fine
+    (tmp_path / "file").touch()
+    with pytest.raises(BridgeError, match="could not be written"):
+        configure(module, plan_folder=tmp_path / "file")
