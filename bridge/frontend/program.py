@@ -11,13 +11,14 @@ import torch
 
 from bridge import torch_private as tp
 from bridge.errors import SpecError
+from bridge.frontend import structure
 from bridge.frontend import facts as facts_
 from bridge.frontend import provenance as provenance_
-from bridge.frontend import structure
 from bridge.frontend.empty import fold_empty
 from bridge.frontend.facts import Argument, Facts
 from bridge.frontend.observe import Observations, observe, together
 from bridge.frontend.provenance import TAG, Provenance
+from bridge.frontend.suspects import makers, suspects, warnings
 from bridge.frontend.unseen import derive
 
 _LOG = logging.getLogger("bridge.frontend")
@@ -88,7 +89,7 @@ def prepare(
     if any(getattr(child, "training", False) for child in working.modules()):  # frozen modules have no mode
         _LOG.warning("the module is in training mode: compiled as after .eval()")
         working.eval()
-    frozen, table = _freeze(working, method)
+    frozen, table, made = _freeze(working, method)
     graph = tp.graph_of(frozen, method)
     _refuse_dropout(graph, table)
     facts_.settle_modes(graph)
@@ -115,6 +116,7 @@ def prepare(
         tp.simplify(graph)
     _spread_constants(graph, facts)
     _retag(frozen, graph, table)
+    _warn_of_frozen_sizes(graph, facts, made, table)
     return Program(frozen, method, table, facts, example, device)
 
 
@@ -122,6 +124,17 @@ def _seen(module: torch.jit.ScriptModule, method: str, examples: Sequence[tuple[
     """What runs show, and what follows from it for branches that they did not take."""
     graph = tp.graph_of(module, method)
     return together([derive(module, graph, run) for run in observe(module, method, examples)])
+
+
+def _warn_of_frozen_sizes(graph: tp.Graph, facts: Facts, made: list[tuple[int, int]], table: Provenance) -> None:
+    found = list(warnings(suspects(graph, facts, made), table))
+    if found:
+        _LOG.warning(
+            "the trace may hold sizes of the example that it was taken with, and then gives wrong results at others; "
+            "script the module, or give the nn.Module itself to be sure:\n%s",
+            "\n".join(f"  {line}" for line in found[:10])
+            + (f"\n  and {len(found) - 10} more" if len(found) > 10 else ""),
+        )
 
 
 def _spread_constants(graph: tp.Graph, facts: Facts) -> None:
@@ -136,13 +149,16 @@ def _spread_constants(graph: tp.Graph, facts: Facts) -> None:
         node.output().replaceAllUsesWith(made)
 
 
-def _freeze(module: torch.jit.ScriptModule, method: str) -> tuple[torch.jit.ScriptModule, Provenance]:
+def _freeze(
+    module: torch.jit.ScriptModule, method: str
+) -> tuple[torch.jit.ScriptModule, Provenance, list[tuple[int, int]]]:
     calls = provenance_.calls_of(module, method)
     table = Provenance()
     graph = tp.graph_of(module, method)
     tp.inline(graph)
     provenance_.tag(module, graph, calls, table)
-    return tp.freeze(module, tp.kept_methods(module, method)), table
+    made = makers(graph)
+    return tp.freeze(module, tp.kept_methods(module, method)), table, made
 
 
 def _settle_arguments(graph: tp.Graph, inputs: list[Argument]) -> None:

@@ -185,6 +185,11 @@ def lines(source_range: str) -> Iterator[tuple[str, str, str]]:
         yield match["file"], match["line"], functions[-1] if functions else "forward"
 
 
+def is_traced(node: tp.Node) -> bool:
+    """Whether a node was recorded by a trace, not compiled from source."""
+    return _TRACED.search(str(node.sourceRange())) is not None
+
+
 def user_line(source_range: str) -> str:
     """The innermost frame that is the user's own, not PyTorch's."""
     for file, line, function in lines(source_range):
