@@ -1,8 +1,8 @@
 """Sizes that a trace may have frozen: numbers in its graph that equal a dimension which may vary.
 
-``int(x.shape[0])``, ``len(x)`` and loops over a tensor leave a number in a trace, or as many copies of a loop's body, and
-nothing that tells them from numbers that are meant. So these are suspects, except where the nn.Module is given: then its
-own results at other sizes decide (`bridge.frontend.eager`).
+``int(x.shape[0])``, ``len(x)`` and loops over a tensor leave a number in a trace, or as many copies of a loop's body,
+and nothing that tells them from numbers that are meant. So these are suspects, except where the nn.Module is given:
+then its own results at other sizes decide (`bridge.frontend.eager`).
 """
 
 from __future__ import annotations
