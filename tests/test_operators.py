@@ -1,0 +1,83 @@
+"""Single operators, traced, beside eager PyTorch: what an exporter or a rule once got wrong, or no engine took."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import bridge
+
+
+def _x(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape) + len(shape)))
+
+
+def _labels(*values: int) -> torch.Tensor:
+    return torch.tensor(values)
+
+
+WHOLE = {
+    "unbatched adaptive pooling": (lambda x: F.adaptive_avg_pool2d(x, (None, 7)), _x(8, 8, 8)),
+    "variance with a fraction as correction": (lambda x: torch.var(x, dim=1, correction=1.3), _x(5, 4)),
+    "variance of all, an axis kept": (lambda x: torch.std_mean(x, correction=0, keepdim=True), _x(2, 3, 4)),
+    "floor division of negative numbers": (lambda x, y: torch.floor_divide(x, y), _x(5, 3), _x(3)),
+    "logit with bounds that cross": (lambda x: torch.logit(x, 0.6), _x(5, 3).sigmoid()),
+    "cropping where padding repeats": (lambda x: F.pad(x, (-1, 2), mode="replicate"), _x(2, 3, 6)),
+    "cropping where padding goes round": (lambda x: F.pad(x, (-1, 1, -2, 1), mode="circular"), _x(1, 3, 4, 4)),
+    "logarithm of a scalar": (lambda x: torch.log10(x), _x().abs()),
+    "addcmul of scalars": (lambda x, y, z: torch.addcmul(x, y, z), _x(), _x(), _x()),
+    "scattering into a scalar": (lambda x, y: x.scatter_add(0, torch.tensor(0), y), _x(), _x()),
+    "dilated transposed convolution, output padded": (
+        lambda x, w: F.conv_transpose1d(x, w, stride=2, padding=1, output_padding=3, dilation=4),
+        _x(1, 2, 5), _x(2, 3, 2),
+    ),
+    "loss of one vector": (lambda x, y: F.nll_loss(x, y), _x(3), torch.tensor(1)),
+    "cosine similarity of broadcast tensors": (lambda x, y: F.cosine_similarity(x, y, dim=-2), _x(1, 2, 3), _x(2, 1, 3)),
+    "one step of linspace": (lambda x: torch.linspace(x[0].item(), 3.0, 1) + x, _x(4)),
+    "numbers in parts": (lambda x: torch.frexp(x), torch.tensor([1.4e-45, 0.0, -8.0, float("inf"), float("-inf"), 0.7])),
+    "bags whose padding is the last row": (
+        lambda w, i, o: F.embedding_bag(i, w, o, mode="sum", padding_idx=-1),
+        _x(5, 3), _labels(4, 1, 1, 0, 4, 4), _labels(0, 3),
+    ),
+    "attention for the CPU": (
+        lambda q, k, v: torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[0],
+        _x(1, 2, 3, 4), _x(1, 2, 3, 4), _x(1, 2, 3, 4),
+    ),
+    "two arguments of one name": (lambda a, b, c: F.triplet_margin_with_distance_loss(a, b, c), _x(4, 3), _x(4, 3), _x(4, 3)),
+    "a view": (lambda x: x.view(-1), _x(2, 3)),
+    "parts": (lambda x: x.unbind(1), _x(2, 3)),
+    "a conversion": (lambda x: x.half(), _x(2, 3)),
+}  # fmt: skip
+IN_PYTORCH = {
+    "an index that PyTorch does not check": (
+        lambda x, g, i: torch.ops.aten.max_pool2d_with_indices_backward(g, x, [2], [2], [0], [1], False, i),
+        _x(1, 1, 4, 4), _x(1, 1, 2, 2), torch.tensor([[[[0, 3], [8, 15]]]]),
+    ),
+    "sparse matrices": (lambda x, y: torch.sparse.mm(x, y), _x(3, 4).relu().to_sparse_csr(), _x(4, 2)),
+    "dropout of everything": (lambda x: F.dropout(x, 1.0, training=True).softmax(-1), _x(3, 4)),
+}  # fmt: skip
+
+
+def _module(function):
+    class Operator(torch.nn.Module):
+        def forward(self, *tensors):
+            return function(*tensors)
+
+    return Operator().eval()
+
+
+def _compiled(function, inputs, **settings):
+    traced = torch.jit.trace(_module(function), tuple(inputs), check_trace=False)
+    return bridge.compile(traced, list(inputs), backend="onnxruntime", **settings)
+
+
+@pytest.mark.parametrize("case", WHOLE.values(), ids=WHOLE)
+def test_one_engine_gives_what_pytorch_gives(case) -> None:
+    function, *inputs = case
+    compiled = _compiled(function, inputs, require_full_compilation=True)
+    torch.testing.assert_close(compiled(*inputs), function(*inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", IN_PYTORCH.values(), ids=IN_PYTORCH)
+def test_what_no_engine_takes_stays_in_pytorch(case) -> None:
+    function, *inputs = case
+    torch.testing.assert_close(_compiled(function, inputs)(*inputs), function(*inputs), rtol=1e-4, atol=1e-5)
