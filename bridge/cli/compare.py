@@ -53,7 +53,7 @@ def compare_files(
     rtol: Annotated[list[str] | None, typer.Option(metavar="[OUTPUT:]NUMBER", help="Relative tolerance.")] = None,
     atol: Annotated[list[str] | None, typer.Option(metavar="[OUTPUT:]NUMBER", help="Absolute tolerance.")] = None,
     precision: options.Precision = "float32",
-    backend: options.Backend = "onnxruntime",
+    backend: options.Backend = "auto",
     settings: options.Settings = None,
     html: Annotated[
         Path | None, typer.Option(help="Where the report goes as one HTML page.", callback=options.writable)

@@ -146,15 +146,23 @@ class _Stages:
             self.notes.append("half: the spec's precision is float32")
             return None
         kind, device = self.loaded.spec.precision, "cuda" if torch.cuda.is_available() else "cpu"
-        module = copy.deepcopy(self.reference.module)
-        assert module is not None
+        assert self.reference.module is not None
         tensors = [t.to(device, kind if t.is_floating_point() else t.dtype) for t in self.inputs.leaves([]).values()]
         args, kwargs = self.inputs.filled(tensors)
-        loaded = load(module.to(device, kind), CompileSpec(inputs=list(args), kwarg_inputs=kwargs))
+        try:
+            module = copy.deepcopy(self.reference.module).to(device, kind)
+            loaded = load(module, CompileSpec(inputs=list(args), kwarg_inputs=kwargs))
+        except (BridgeError, RuntimeError) as error:
+            self.notes.append(f"half: PyTorch does not run the module in {self.precision}: {_first_line(error)}")
+            return None
         if loaded.program.provenance.origins != self.loaded.program.provenance.origins:
             self.notes.append(f"half: the module has another graph in {self.precision}")
             return None
         return Stage("half", TorchSide(loaded.program, _arguments(loaded, InputSet(args, kwargs))), noise, judged=False)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _backend(loaded: Loaded) -> Backend:

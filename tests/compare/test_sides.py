@@ -47,6 +47,20 @@ def test_half_shows_what_pytorch_itself_loses(model: Encoder) -> None:
     assert told == ["half: the spec's precision is float32"]
 
 
+def test_half_is_left_out_where_pytorch_cannot() -> None:
+    class Mixed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x + torch.ones(4, 4).sum(0, keepdim=True))
+
+    report = compare(Mixed(), Mixed(), torch.randn(2, 4), layers=("rewritten", "half"), precision=torch.float16)
+    assert report.stages == ["rewritten"] and "PyTorch does not run the module in float16" in report.notes[0]
+    assert "note: half" in str(report)
+
+
 def test_one_side_in_a_process_of_its_own(model: Encoder, tmp_path: Path) -> None:
     compiled = bridge.compile(model, [IDS], backend="onnxruntime")
     other = bridge.compile(encoder(epsilon=0.1), [IDS], backend="onnxruntime")

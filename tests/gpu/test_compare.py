@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +55,33 @@ def test_a_wrong_rule_is_named(precision: torch.dtype) -> None:
         assert row.guilty_stage == "rewritten" and "test/softmax-too-large" in report.verdict
     assert (row.origin.module_path, row.origin.operator) == ("layers.1", "aten::softmax")
     assert row.stages["engine"].figures.relative == pytest.approx(1e-2, rel=0.2)
+
+
+def test_engines_of_two_precisions(tmp_path: Path) -> None:
+    model = encoder()
+    engines = [
+        bridge.convert_method_to_trt_engine(model, "forward", [IDS], precision=precision, **QUICK)
+        for precision in (torch.float32, torch.float16)
+    ]
+    (tmp_path / "half.engine").write_bytes(engines[1])
+    report = bridge.compare(engines[0], tmp_path / "half.engine", {"ids": IDS})
+    assert report.passed and [row.name for row in report.outputs] == ["logits", "best"]
+    assert 1e-5 < report.outputs[0].figures.relative < 1e-2
+    assert bridge.compare(model, engines[1], (IDS,), rtol=2e-2).passed
+    apart = bridge.compare(engines[0], tmp_path / "half.engine", {"ids": IDS}, python=sys.executable)
+    assert apart.outputs[0].figures == report.outputs[0].figures
+
+
+def test_a_part_of_an_engine_is_cut_out(tmp_path: Path) -> None:
+    """What TensorRT rounds differently than ONNX Runtime is an error when nothing else is allowed."""
+    model = encoder(depth=1)
+    settings = {"precision": torch.float16, "backend": "tensorrt", **QUICK}
+    compiled = bridge.compile(model, [IDS], **settings)
+    report = bridge.compare(model, compiled, (IDS,), rtol=1e-5, atol=0, bisect=tmp_path, **settings)
+    culprit = report.bisection.culprit if report.bisection else None
+    assert culprit is not None and culprit.kind == "engine" and culprit.after > 1e-5
+    ended = subprocess.run([sys.executable, tmp_path / "reproduce.py"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1 and "relative error" in ended.stdout, ended.stderr
 
 
 def test_an_overflow_is_named() -> None:
