@@ -20,6 +20,7 @@ from bridge.logging import show_graph
 from bridge.partition.roles import Policy, Role, Roles
 from bridge.partition.segments import Cut, Segment, cut
 from bridge.partition.stitch import Call, stitch
+from bridge.rebuild import keep_onnx
 from bridge.recording import record_of
 from bridge.runtime.plan import Plan, Profile
 from bridge.runtime.record import remember
@@ -206,7 +207,7 @@ class _Builder:
                 raise
             _LOG.warning("a segment stays in PyTorch: %s", error)
             return f"{self.backend.name} did not build it: {error.what}"
-        self.plans[id(translation)] = plan
+        self.plans[id(translation)] = keep_onnx(plan, translation.graph) if self.spec.keep_onnx else plan
         return None
 
 

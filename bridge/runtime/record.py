@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -109,3 +109,13 @@ def records_of(module: torch.nn.Module) -> list[Record]:
     texts = [getattr(part, ATTRIBUTE, None) for part in module.modules() if isinstance(part, torch.jit.ScriptModule)]
     records = [Record.from_json(text) for text in dict.fromkeys(texts) if isinstance(text, str)]
     return [record for record in records if record is not None]
+
+
+def replace_digests(module: torch.nn.Module, digests: Mapping[str, str]) -> None:
+    """Lets the records of a module speak of other plans, new digests by the old ones."""
+    for part in module.modules():
+        text = getattr(part, ATTRIBUTE, None) if isinstance(part, torch.jit.ScriptModule) else None
+        record = Record.from_json(text) if isinstance(text, str) else None
+        if record is not None and isinstance(part, torch.jit.ScriptModule):
+            engines = tuple(replace(e, digest=digests.get(e.digest, e.digest)) for e in record.engines)
+            remember(part, replace(record, engines=engines))

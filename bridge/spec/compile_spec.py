@@ -37,6 +37,7 @@ _CHECKS: dict[str, checks.Check] = {
     "workspace_size": checks.optional(checks.size_in_bytes),
     "optimization_level": checks.optional(checks.whole_number(0, 5)),
     "timing_cache": checks.optional(checks.file_path),
+    "keep_onnx": checks.flag,
     "disable_tf32": checks.flag,
     "profiling_verbosity": checks.verbosity,
     "output_names": checks.optional(checks.names),
@@ -87,6 +88,7 @@ class CompileSpec(metaclass=_Translating):
         workspace_size: most scratch memory of an engine, in bytes or as "2GiB"; None: the backend's own choice.
         optimization_level: TensorRT's, 0 (quick build) to 5; None: its default.
         timing_cache: file that keeps TensorRT's kernel timings from one build to the next.
+        keep_onnx: keep the graph that an engine is built from beside it, so that `bridge.rebuild` can build it elsewhere.
         disable_tf32: compute float32 without TensorFloat-32.
         profiling_verbosity: what an engine tells about its layers: "none", "layer_names_only" or "detailed".
         output_names: names of the engine's outputs, in order; None: those of the module.
@@ -117,6 +119,7 @@ class CompileSpec(metaclass=_Translating):
     workspace_size: Any = None
     optimization_level: int | None = None
     timing_cache: str | Path | None = None
+    keep_onnx: bool = False
     disable_tf32: bool = False
     profiling_verbosity: Literal["none", "layer_names_only", "detailed"] = "detailed"
     output_names: Sequence[str] | None = None
