@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 from rewrites import example, lowering, require, tensor
+from rewrites.library.torch_selection import masked_scatter
 
 _INDEX = tensor(3, values=[2, 0, 2], dtype="int64")
+_MASK = tensor(3, values=[1, 0, 1], dtype="bool")
 
 
 def _one_hot(index: Any, size: Any, dtype: Any) -> Any:
@@ -64,10 +66,22 @@ def _whole_places(x: Any, indices: Any) -> Any:
     return place.reshape(-1)
 
 
+def _put_by_mask(x: Any, mask: Any, values: Any) -> Any:
+    """One value for all places of the mask, or one for each of them in turn."""
+    import torch
+
+    chosen = mask.reshape([*mask.shape] + [1] * (x.dim() - mask.dim())).expand_as(x)
+    if values.dim() <= x.dim() - mask.dim() or (type(values.shape[0]) is int and values.shape[0] == 1):
+        return torch.where(chosen, values, x)
+    return masked_scatter.function(x, chosen, values)
+
+
 @lowering(
     "aten::index_put",
     examples=[
         example(self=(4, 3), indices=[_INDEX], values=(3, 3), accumulate=True),
+        example(self=(3, 2), indices=[_MASK], values=(2, 2)),
+        example(self=("n", 2), indices=[tensor("n", 2, dtype="bool")], values=()),
         example(
             self=("n", 4), indices=[tensor(3, values=[1, 0, 1], dtype="int64"), _INDEX], values=(3,), accumulate=True
         ),
@@ -75,7 +89,9 @@ def _whole_places(x: Any, indices: Any) -> Any:
     refuses=[example(self=(4, 3), indices=[_INDEX], values=(3, 3), because="accumulate")],
 )
 def index_put(x, indices, values, accumulate=False):
-    """index_put -> Equal MatMul Add: what goes to the same place is added up."""
+    """index_put -> Equal MatMul Add: what goes to the same place is added up. By a mask -> CumSum Gather Where."""
+    if len(indices) == 1 and indices[0] is not None and str(indices[0].dtype) == "torch.bool" and not accumulate:
+        return _put_by_mask(x, indices[0], values)
     require(accumulate, "only with accumulate=True; the others are for ScatterND")
     require(
         all(i is not None and str(i.dtype) in ("torch.int64", "torch.int32") for i in indices),

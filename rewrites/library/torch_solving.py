@@ -64,11 +64,30 @@ def linalg_det(A):
 )
 def linalg_slogdet(A):
     """linalg_slogdet -> the signs and logarithms of the diagonal of an unrolled LU."""
+    return _sign_and_logarithm(A)
+
+
+def _sign_and_logarithm(a: Any) -> tuple[Any, Any]:
+    """Of the determinant, by LU."""
     import torch
 
-    packed, _, pivots, _ = lu(A)
+    packed, _, pivots, _ = lu(a)
     diagonal = _diagonal(packed)
-    return _product(torch.sign(diagonal) * _sign(pivots).to(A.dtype), size_of(A, -1)), torch.log(diagonal.abs()).sum(-1)
+    return _product(torch.sign(diagonal) * _sign(pivots).to(a.dtype), size_of(a, -1)), torch.log(diagonal.abs()).sum(-1)
+
+
+@lowering(
+    "aten::logdet",
+    static={"a": _A},
+    examples=[example(self=_SQUARE), example(self=tensor(2, 2, values=[[1.0, 2.0], [3.0, 4.0]]))],
+    refuses=[example(self=("n", "n"), because="static")],
+)
+def logdet(a):
+    """logdet -> the logarithms of the diagonal of an unrolled LU; NaN where the determinant is negative."""
+    import torch
+
+    sign, logarithm = _sign_and_logarithm(a)
+    return torch.where(sign < 0, torch.full_like(logarithm, float("nan")), logarithm)
 
 
 @lowering(

@@ -308,3 +308,35 @@ def pinverse(a, rcond=1e-15):
 def linalg_matrix_sqrth(a):
     """linalg_matrix_sqrth -> the roots of the eigenvalues, between the eigenvectors and their transpose."""
     return _of_spectrum(_symmetric(a, lower=True), lambda values: values.clamp(min=0).sqrt())
+
+
+@lowering(
+    "aten::linalg_lstsq",
+    static={"a": _A},
+    examples=[
+        example(self=(5, 3), b=(5, 2), _outputs=1, **_LOOSE),
+        example(self=("n", 2, 4), b=("n", 2, 3), driver="gelsy", _outputs=1, **_LOOSE),
+        example(self=_DEFICIENT, b=(3, 1), rcond=1e-3, _outputs=1, **_LOOSE),
+        example(self=(5, 3), b=(5, 2), driver="gels", _outputs=2, **_LOOSE),
+    ],
+    refuses=[example(self=(5, 3), b=(5, 2), driver="gelsd", because="residuals")],
+)
+def linalg_lstsq(a, b, rcond=None, *, driver=None):
+    """linalg_lstsq -> Loop over rotations of columns, MatMul: by the pseudo-inverse, the shortest best solution.
+
+    Source: Golub and Van Loan, "Matrix Computations", 5.5.2.
+    """
+    import torch
+
+    rows, columns = int(a.shape[-2]), int(a.shape[-1])
+    require(driver in (None, "gelsy", "gels"), "with other drivers the shape of the residuals depends on the rank")
+    vectors = b.dim() == 1 or (b.dim() == a.dim() - 1 and b.shape == a.shape[:-1])
+    b = b.unsqueeze(-1) if vectors else b
+    solution = _pseudo_inverse(a, 0.0, rcond) @ b
+    nothing = torch.zeros(0, dtype=a.dtype)
+    residuals, rank = nothing, nothing.to(torch.int64)
+    if driver == "gels":
+        residuals = ((a @ solution - b) ** 2).sum(-2) if rows > columns else nothing
+    else:
+        rank = _kept(_singular_values(a), rows, columns, 0.0, rcond).to(torch.int64).sum(-1)
+    return solution.squeeze(-1) if vectors else solution, residuals, rank, nothing

@@ -70,3 +70,20 @@ def tensor_split(x, sections, dim=0):
     moved = x.movedim(dim, 0)
     bounds = zip([0, *places], [*places, None], strict=True)
     return [moved[start:end].movedim(0, dim) for start, end in bounds]
+
+
+@lowering(
+    "aten::squeeze_copy",
+    static={"x": None},
+    examples=[
+        example(self=(2, 1, 3, 1)),
+        example(op_type="aten::squeeze_copy.dim", self=(2, 1, 3), dim=0),
+        example(op_type="aten::squeeze_copy.dims", self=(2, 1, 3, 1), dim=[1, -2]),
+    ],
+    refuses=[example(self=(2, "n", 1), because="static")],
+)
+def squeeze_copy(x, dim=None):
+    """squeeze_copy -> Reshape: without the chosen axes that have one element."""
+    chosen = range(x.dim()) if dim is None else [dim] if isinstance(dim, int) else dim
+    gone = {axis % max(x.dim(), 1) for axis in chosen}
+    return x.reshape([size for axis, size in enumerate(x.shape) if axis not in gone or int(size) != 1])
