@@ -79,7 +79,7 @@ def python(code: str, folder: Path, **environment: str) -> str:
 
 
 PRELUDE = """
-import gc, threading, torch, bridge
+import gc, resource, threading, torch, bridge
 from bridge.runtime import native
 first, second = (weight.cuda() for weight in torch.load("weights.pt"))
 eager = lambda x: torch.relu(x.float() @ first) @ second
@@ -181,10 +181,11 @@ def call(times):
         with torch.cuda.stream(side):
             module(x)
     torch.cuda.synchronize()
-    return torch.cuda.memory_allocated(), torch.cuda.memory_reserved(), torch.cuda.mem_get_info()[0]
-before = call(200)
+    return torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+before, peak = call(200), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 after = call(10000)
 assert after == before, (before, after)
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak + (16 << 10)  # KiB
 """
     run(code)
 
