@@ -55,10 +55,11 @@ def rebuild(
     calls = engine_calls(module)
     if not calls:
         raise BridgeError("this module has no engine", where="rebuild")
-    plans = {plan.digest: plan for plan in (Plan.from_tensor(call.plan) for call in calls)}
-    built = {digest: _built(plan, backend, progress, settings) for digest, plan in plans.items()}
-    for call in calls:
-        replace_plan(call.plan, built[Plan.from_tensor(call.plan).digest].to_tensor())
+    plans = [Plan.from_tensor(call.plan) for call in calls]
+    distinct = {plan.digest: plan for plan in plans}
+    built = {digest: _built(plan, backend, progress, settings) for digest, plan in distinct.items()}
+    for call, plan in zip(calls, plans, strict=True):
+        replace_plan(call.plan, built[plan.digest].to_tensor())
     replace_digests(module, {digest: plan.digest for digest, plan in built.items()})
 
 

@@ -318,6 +318,19 @@ def test_half_inputs_are_bound_as_they_are():
         torch.testing.assert_close(compiled(given), net(x), rtol=1e-2, atol=1e-2)
 
 
+def test_a_module_from_a_machine_without_a_gpu_is_built_here(tmp_path):
+    eager = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU()).eval()
+    settings = {"backend": "onnxruntime", "keep_onnx": True}
+    shapes = {"min": (1, 64), "opt": (4, 64), "max": (8, 64)}
+    torch.jit.save(bridge.compile(torch.jit.script(eager), [shapes], **settings), tmp_path / "model.ts")
+    module = torch.jit.load(tmp_path / "model.ts")
+    bridge.rebuild(module, backend="tensorrt", disable_tf32=True)
+    assert inspect(module, layers=False).engines[0].header.backend == "tensorrt"
+    x = torch.randn(3, 64)
+    with torch.no_grad():
+        close(module(x.to(DEVICE)).cpu(), eager(x))
+
+
 def test_profile(module):
     report = profile(module, torch.randn(4, 64, device=DEVICE), runs=3)
     assert report.call_ms > 0 and report.layers and not report.in_torch

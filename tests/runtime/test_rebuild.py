@@ -55,6 +55,21 @@ def test_the_record_goes_with_the_new_engines(eager):
     assert {part.module_path for part in report.layers} >= {"first", "second"}
 
 
+def test_an_engine_that_is_called_twice(eager):
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = compiled(eager, keep_onnx=True)
+
+        def forward(self, x):
+            return self.inner(x) + self.inner(x * 2)
+
+    module, x = torch.jit.script(Twice()), torch.randn(2, 64)
+    expected = module(x)
+    bridge.rebuild(module, disable_tf32=True)
+    assert torch.equal(module(x), expected)
+
+
 def test_without_a_graph_nothing_is_changed(eager):
     module = compiled(eager)
     x = torch.randn(2, 64)
