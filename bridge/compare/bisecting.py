@@ -102,8 +102,7 @@ def _of_key(side: OnnxSide, key: Key) -> tuple[onnx.ModelProto, dict[str, Array]
     names = leaving(side.steps, side.results).get(key, [])
     if not inside or not names:
         return None
-    model, feeds = side.cut(inside, names[-1])
-    return model, feeds, names[-1]
+    return side.cut(inside, names[-1])
 
 
 def _of_engines(what: Comparable, side: EngineSide, folder: Path, bound: float) -> Bisection:

@@ -18,10 +18,11 @@ from polygraphy.backend.base import BaseRunner
 from polygraphy.backend.onnx import ExtractSubgraph, ModifyOutputs
 from polygraphy.backend.onnxrt import OnnxrtRunner
 from polygraphy.common import TensorMetadata
+from polygraphy.datatype import DataType
 
 from bridge import torch_private as tp
 from bridge.backends.bfloat16 import emulate_bfloat16
-from bridge.backends.element_types import bodies
+from bridge.backends.element_types import bodies, element_types
 from bridge.backends.weights import with_weights
 from bridge.compare.arrays import Array, as_numpy
 from bridge.compare.exposing import expose
@@ -214,23 +215,22 @@ class OnnxSide:
         plain = {name.removesuffix(WIDE): array for name, array in found.items()}
         return {inside.get(name, name): array for name, array in plain.items()}
 
-    def cut(self, inside: Sequence[Step], result: str) -> tuple[onnx.ModelProto, dict[str, Array]]:
-        """These nodes by themselves as a model that ONNX Runtime runs, with the values that go into it."""
+    def cut(self, inside: Sequence[Step], result: str) -> tuple[onnx.ModelProto, dict[str, Array], str]:
+        """These nodes by themselves as a model that ONNX Runtime runs, the values that go into it, and its output."""
         made = {output for step in inside for output in step.outputs}
         variables = {output for step in self.steps for output in step.outputs} | set(self.inputs)
         read = dict.fromkeys(name for step in inside for name in step.inputs)
         given = [name for name in read if name in variables and name not in made]
-        values = {**self.feeds, **self.values([*given, result])}
-        arrays = {name: values[name] for name in given}
+        values, types = {**self.feeds, **self.values([*given, result])}, element_types(self.model)
+        edges = [metadata({name: values[name] for name in names}, types) for names in (given, [result])]
         whole = onnx.ModelProto()
         whole.CopyFrom(self.model)
         with quiet_polygraphy():
-            part = ExtractSubgraph(
-                with_weights(whole, dict(self.weights)), metadata(arrays), metadata({result: values[result]})
-            )()
+            part = ExtractSubgraph(with_weights(whole, dict(self.weights)), *edges)()
         emulate_bfloat16(part)
         widen_edges(part)
-        return part, arrays
+        names = [value.name for value in part.graph.input]
+        return part, {name: values[name.removesuffix(WIDE)] for name in names}, part.graph.output[0].name
 
     def _runner(self, marked: onnx.ModelProto) -> BaseRunner:
         if self.evaluator == "reference":
@@ -268,11 +268,12 @@ def copied(graph: gs.Graph) -> gs.Graph:
     return copy_
 
 
-def metadata(arrays: Mapping[str, Array]) -> TensorMetadata:
-    """Names, dtypes and shapes in Polygraphy's terms."""
+def metadata(arrays: Mapping[str, Array], types: Mapping[str, int]) -> TensorMetadata:
+    """Names, dtypes and shapes in Polygraphy's terms; BF16, whose arrays are FP32, is told by the ONNX ``types``."""
     found = TensorMetadata()
     for name, array in arrays.items():
-        found.add(name, array.dtype, array.shape)
+        is_narrow = types.get(name) == onnx.TensorProto.BFLOAT16
+        found.add(name, DataType.BFLOAT16 if is_narrow else array.dtype, array.shape)
     return found
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 from polygraphy.backend.onnx import ExtractSubgraph
 
+from bridge.backends.element_types import element_types
 from bridge.compare.arrays import Array
 from bridge.compare.figures import figures_of
 from bridge.compare.outputs import quiet_polygraphy
@@ -50,7 +51,7 @@ class Windows:
 
     def __init__(self, graph: gs.Graph, right: OnnxSide, run: Run, bound: float) -> None:
         self.graph, self.right, self.run, self.bound, self.tries = graph, right, run, bound, 0
-        self.steps = right.steps
+        self.steps, self.types = right.steps, element_types(right.model)
         self.variables = {output for step in self.steps for output in step.outputs} | set(right.inputs)
 
     def smallest(self) -> Window | None:
@@ -109,7 +110,7 @@ class Windows:
 
     def _cut(self, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> gs.Graph:
         with quiet_polygraphy():
-            part = ExtractSubgraph(copied(self.graph), metadata(feeds), metadata(expected))()
+            part = ExtractSubgraph(copied(self.graph), metadata(feeds, self.types), metadata(expected, self.types))()
         part.inputs = [tensor for tensor in part.inputs if tensor.outputs]
         return part
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
@@ -16,6 +17,7 @@ import bridge
 from bridge.backends.onnxruntime import OnnxRuntime
 from bridge.compare import compare
 from bridge.runtime.plan import Plan
+from rewrites import example, rule
 from tests.compare.encoders import Encoder, encoder
 from tests.compare.planted import IDS, SoftmaxTooLarge
 
@@ -67,6 +69,22 @@ def test_nothing_is_found_where_nothing_is_wrong(model: Encoder, tmp_path: Path)
     report = compare(model, model, (IDS,), bisect=tmp_path / "none")
     assert report.passed and report.bisection is not None and report.bisection.culprit is None
     assert report.verdict.endswith("No layer diverges.") and not (tmp_path / "none").exists()
+
+
+@rule(name="test/gelu-doubled", matches="Erf", examples=[example(input=(2, 3))])
+class TanhForErf:
+    """Erf -> Tanh: something else."""
+
+    def rewrite(op, input):
+        return op.Mul(op.Tanh(input), np.float32(3))
+
+
+def test_bfloat16_is_bisected_too(model: Encoder, tmp_path: Path) -> None:
+    settings = {"precision": torch.bfloat16, "rules": [TanhForErf]}
+    report = compare(model, model, (IDS,), layers=True, bisect=tmp_path, **settings)
+    culprit = report.bisection.culprit if report.bisection else None
+    assert culprit is not None and culprit.name == "test/gelu-doubled"
+    assert culprit.node.startswith("layers.0/aten::gelu#") and reproduces(tmp_path)
 
 
 class FusesWrongly(OnnxRuntime):
