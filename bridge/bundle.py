@@ -148,6 +148,8 @@ def report_bundle(
     Raises:
         SpecError: an argument cannot be meant. What goes wrong with the module is told in the archive instead.
     """
+    if not isinstance(path, str | Path):
+        raise SpecError(f"path: expected a file's name, got {type(path).__name__}", hint='"report.zip"')
     if isinstance(module, str | Path) or isinstance(compiled, str | Path):
         raise SpecError("module: a path", hint="load it: torch.jit.load(path); or: bridge report path")
     sets = input_sets(inputs) if inputs is not None else []

@@ -15,6 +15,7 @@ import rewrites
 from bridge import torch_private as tp
 from bridge.backends.base import Backend
 from bridge.backends.weights import detach_weights
+from bridge.errors import SpecError
 from bridge.export import Exported, export
 from bridge.export.export import ExporterCrash, onnx_identifier
 from bridge.export.function import Function, function_of
@@ -65,7 +66,14 @@ class Translator:
         self.program, self.spec, self.checker, self.paths = program, spec, checker, paths
         self.leaf_of = input_leaves(program, leaves, list(spec.argument_names or ()))
         self.result_names = result_names(program.graph)
+        self._check_output_names()
         self.as_themselves: set[int] = set()
+
+    def _check_output_names(self) -> None:
+        given, known = list(self.spec.output_names or ()), list(self.result_names.values())
+        if given and len(given) != len(known):
+            told = f"output_names: {len(given)} names for {len(known)} result{'s' * (len(known) != 1)}"
+            raise SpecError(f"{told}: {', '.join(given)}", hint=f"one for each of {', '.join(known)}")
 
     def translate(self, segment: Segment) -> Translation:
         """The segment's typed ONNX graph, or why some of its nodes cannot be in one."""
@@ -260,7 +268,10 @@ def rules_of(spec: CompileSpec) -> rewrites.RuleSet:
     rules = rewrites.default_rules()
     if spec.rules:
         rules = rules + list(spec.rules)
-    return rules.without(*spec.disabled_rules)
+    try:
+        return rules.without(*spec.disabled_rules)
+    except rewrites.RewriteError as error:
+        raise SpecError(f"disabled_rules: {error}") from error
 
 
 def target_of(spec: CompileSpec) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from bridge.compare.outputs import OutputRow, Tolerance, compare_outputs, feed_o
 from bridge.compare.results import ComparisonReport
 from bridge.compare.runners import Contender, needs_own_process
 from bridge.compare.tracing import NOISE, comparable_of
+from bridge.errors import SpecError
 from bridge.spec import CompileSpec
 
 
@@ -65,6 +66,8 @@ def compare(
         BridgeError: one of the two cannot be opened or run here.
     """
     wanted = CompileSpec.of(spec, settings)
+    for field, given in (("rtol", rtol), ("atol", atol)):
+        _check_tolerance(field, given)
     sets = corner_sets(wanted) if inputs is None else input_sets(inputs, limit)
     left = Contender(reference, "reference", evaluator)
     if python is None and needs_own_process(left, compiled):
@@ -83,6 +86,14 @@ def compare(
         if bisect is not None:
             report.bisection = bisecting.bisect(graphs, report.layers, report.passed, Path(bisect), _bound(rows))
     return report
+
+
+def _check_tolerance(field: str, given: Any) -> None:
+    for number in given.values() if isinstance(given, Mapping) else [given]:
+        known = isinstance(number, int | float) and not isinstance(number, bool) and number >= 0
+        if number is not None and not known:
+            told = f"expected a number from 0, or numbers by output name, got {number!r} ({type(number).__name__})"
+            raise SpecError(f"{field}: {told}")
 
 
 def _told(rtol: Tolerance, atol: Tolerance, layers: object, spec: Any, settings: dict[str, Any]) -> dict[str, str]:

@@ -83,12 +83,7 @@ def _as_it_is(module: torch.jit.ScriptModule) -> torch.nn.Module:
 def _home(module: torch.nn.Module, spec: CompileSpec, wants_gpu: bool) -> torch.device:
     """Where the compiled module runs: the spec's device, else a GPU if the backend wants one, else the module's."""
     if spec.device is not None:
-        device: torch.device = spec.device
-        return (
-            torch.device("cuda", torch.cuda.current_device())
-            if device.type == "cuda" and device.index is None and torch.cuda.is_available()
-            else device
-        )
+        return _present(spec.device)
     examples = [
         leaf.value.example.device for leaf in spec.flat_inputs() if leaf.is_tensor and leaf.value.example is not None
     ]
@@ -98,6 +93,20 @@ def _home(module: torch.nn.Module, spec: CompileSpec, wants_gpu: bool) -> torch.
     if wants_gpu and current.type == "cpu" and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return current
+
+
+def _present(device: torch.device) -> torch.device:
+    """The device, if it is here; a GPU without a number is the current one.
+
+    Raises:
+        SpecError: it is not here.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        told = f"there are {count} GPUs" if count else "there is no GPU that PyTorch can use"
+        raise SpecError(f"device: {device} is not here", why=told, hint='leave it out, or device="cpu"')
+    is_any = device.type == "cuda" and device.index is None
+    return torch.device("cuda", torch.cuda.current_device()) if is_any else device
 
 
 def device_of(module: torch.nn.Module) -> torch.device:
@@ -121,6 +130,8 @@ def parameter_dtype(module: Any) -> torch.dtype | None:
 def _prepared(
     module: torch.jit.ScriptModule, spec: CompileSpec, method: str, adapt: Adapt, device: torch.device
 ) -> Loaded:
+    if not isinstance(method, str):
+        raise SpecError(f"method_name: expected a name, got {method!r} ({type(method).__name__})", hint='"forward"')
     if not tp.has_method(module, method):
         names = ", ".join(tp.method_names(module))
         raise SpecError(f"method_name: the module has no method {method!r}", hint=f"its methods: {names}")
@@ -135,14 +146,50 @@ def _prepared(
     spec = spec.bind_names(tp.argument_names(module, method), optional=optional, method=method)
     dtype = default_dtype(module)
     leaves = spec.flat_inputs(dtype)
+    _check_kinds(arguments, leaves)
     known = [_argument(position, a, spec, leaves) for position, a in enumerate(arguments)]
     moves = any(tensor.device != device for tensor in (*module.parameters(), *module.buffers()))
     moved = copy.deepcopy(module).to(device) if moves else module
-    program = prepare(moved, method, _on(example_of(spec, arguments, dtype), device), known, device)
+    program = _prepare(moved, method, _on(example_of(spec, arguments, dtype), device), known, device, leaves)
     show_graph(_LOG, f"{method}, folded", lambda: program.graph)
     if spec.require_full_compilation:
         copy_shared_results(program)
     return Loaded(program, spec, leaves, adapt)
+
+
+def _prepare(
+    module: torch.jit.ScriptModule,
+    method: str,
+    example: tuple[Any, ...],
+    known: list[Argument],
+    device: torch.device,
+    leaves: Sequence[Leaf],
+) -> Program:
+    """`prepare`, whose complaint about the inputs says what they were."""
+    try:
+        return prepare(module, method, example, known, device)
+    except SpecError as error:
+        if error.where is None:
+            given = (f"{leaf.name}: {_given(leaf)}" for leaf in leaves)
+            raise SpecError(error.what, where=", ".join(given) or None, why=error.why, hint=error.hint) from error
+        raise
+
+
+def _given(leaf: Leaf) -> str:
+    if not leaf.is_tensor:
+        return repr(leaf.value)
+    return f"{str(leaf.dtype).removeprefix('torch.')} {'x'.join(map(str, leaf.opt_shape)) or 'scalar'}"
+
+
+def _check_kinds(arguments: Sequence[Any], leaves: Sequence[Leaf]) -> None:
+    """Refuses Python values, which are passed as they are, where a tensor belongs."""
+    for position, argument in enumerate(arguments):
+        own = [leaf for leaf in leaves if leaf.path in ((position,), (argument.name,))]
+        if len(own) == 1 and not own[0].is_tensor and str(argument.type) == "Tensor":
+            value = own[0].value
+            told = f"expected an input for the tensor {argument.name!r}, got {value!r} ({type(value).__name__})"
+            hint = "a shape such as (8, 16), a range {'min': ..., 'opt': ..., 'max': ...}, a tensor or bridge.Input"
+            raise SpecError(f"{own[0].field}: {told}", hint=hint)
 
 
 def example_of(spec: CompileSpec, arguments: Sequence[Any], dtype: torch.dtype, which: str = "opt") -> tuple[Any, ...]:

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from bridge.compare.inputs import input_sets
-from bridge.errors import SpecError
+from bridge.errors import BridgeError, EngineError, SpecError, told_by_torch
 from bridge.profiling.results import Engine, Part, ProfileReport
 from bridge.runtime.calls import engine_calls
+from bridge.runtime.module import checked_module
 from bridge.runtime.plan import Plan
 from bridge.runtime.record import OriginRecord, records_of
 from bridge.runtime.session import load, session_device
@@ -39,18 +40,29 @@ def profile(module: torch.nn.Module, inputs: Any, *, runs: int = 10, warm_up: in
         SpecError: there is nothing to call the module with, or nothing to time.
         EngineError: an engine cannot run here, or not on these inputs.
     """
-    if runs < 1:
-        raise SpecError("runs: at least 1")
+    checked_module(module, "profile")
+    if not isinstance(runs, int) or isinstance(runs, bool) or runs < 1:
+        raise SpecError(f"runs: expected a whole number of at least 1, got {runs!r} ({type(runs).__name__})")
     given = input_sets(inputs)
     if len(given) != 1:
         raise SpecError("inputs: several sets", hint="profile takes the arguments of one call")
     args, kwargs = given[0].args, given[0].kwargs
     with torch.no_grad():
         for _ in range(max(warm_up, 1)):
-            module(*args, **kwargs)
+            _called(module, args, kwargs)
         call_ms = _median_ms(module, args, kwargs, runs)
         spans = _recorded(module, args, kwargs, runs)
     return ProfileReport(call_ms, runs, _engines(module, spans), _parts(spans, _Origins(module), runs), spans)
+
+
+def _called(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    try:
+        module(*args, **kwargs)
+    except (RuntimeError, TypeError) as error:
+        if isinstance(error, BridgeError):
+            raise
+        told = told_by_torch(error).partition(" Declaration: ")[0]
+        raise EngineError("the module does not run on these inputs", where="profile", why=told) from error
 
 
 def _median_ms(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], runs: int) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, SpecError
 from bridge.runtime.bindings import TITLES
 from bridge.runtime.calls import engine_calls
 from bridge.runtime.files import open_module
@@ -137,6 +137,11 @@ def inspect(
     if isinstance(subject, bytes | bytearray | memoryview):
         plan = Plan.from_bytes(subject) if Plan.is_plan(subject) else plan_of_engine(subject, backend)
         return Inspection((_of_plan(plan, layers=layers),))
+    if not isinstance(subject, str | PathLike):
+        raise SpecError(
+            f"subject: a {type(subject).__name__} cannot be inspected",
+            hint="give a compiled module, a plan, the bytes of one or of an engine, or the path of a file with one",
+        )
     return _of_file(Path(subject), layers, backend)
 
 

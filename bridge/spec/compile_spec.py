@@ -41,7 +41,7 @@ _CHECKS: dict[str, checks.Check] = {
     "disable_tf32": checks.flag,
     "profiling_verbosity": checks.verbosity,
     "output_names": checks.optional(checks.names),
-    "rules": checks.anything,
+    "rules": checks.rules,
     "disabled_rules": checks.names,
     "target": checks.optional(checks.target),
     "truncate_double": checks.flag,
@@ -233,8 +233,7 @@ class CompileSpec(metaclass=_Translating):
         def example(leaf: Leaf) -> Any:
             if not leaf.is_tensor:
                 return leaf.value
-            assert leaf.dtype is not None
-            example = example_tensor(leaf.value, getattr(leaf, f"{which}_shape"), leaf.dtype, generator)
+            example = _example(leaf, getattr(leaf, f"{which}_shape"), generator)
             return example.float() if leaf.dtype in widened else example
 
         return self.nest([example(leaf) for leaf in self.flat_inputs(default_dtype)])
@@ -298,6 +297,16 @@ class CompileSpec(metaclass=_Translating):
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(CompileSpec))
+
+
+def _example(leaf: Leaf, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    assert leaf.dtype is not None
+    try:
+        return example_tensor(leaf.value, shape, leaf.dtype, generator)
+    except (RuntimeError, MemoryError) as error:
+        told = f"{leaf.field}: no example of shape {shape} could be made"
+        why = (str(error).strip() or "there is no memory").splitlines()[0]
+        raise SpecError(told, why=why, hint="give smaller shapes, or an example") from error
 
 
 def _known(given: dict[str, Any]) -> dict[str, Any]:

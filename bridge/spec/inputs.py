@@ -248,6 +248,8 @@ def _check_example_fits(field: str, shape: Shape, low: Shape, high: Shape) -> No
 def _checked_example(field: str, example: object) -> torch.Tensor | None:
     if example is not None and not isinstance(example, torch.Tensor):
         raise wrong(f"{field}.example", example, "a tensor")
+    if example is not None and example.is_meta:
+        raise SpecError(f"{field}.example: a tensor on the meta device has no values", hint="give its shape instead")
     return example
 
 

@@ -144,16 +144,19 @@ def modules(field: str, value: Any) -> tuple[str, ...]:
     """Modules by path ("encoder.layer.0") or by the name of their type; the types themselves are taken too."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise wrong(field, value, "a list of module paths or types")
-    return names(
-        field, [f"{item.__module__}.{item.__qualname__}" if isinstance(item, type) else item for item in value]
-    )
+    return names(field, [item.__name__ if isinstance(item, type) else item for item in value])
 
 
-def anything(field: str, value: Any) -> tuple[Any, ...]:
-    """A list of objects whose meaning is checked where they are used."""
+def rules(field: str, value: Any) -> tuple[Any, ...]:
+    """Rewrite rules, as the decorators of `rewrites` make them."""
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise wrong(field, value, "a list")
-    return tuple(value)
+        raise wrong(field, value, "a list of rules")
+    made = tuple(value)
+    for position, item in enumerate(made):
+        if not (isinstance(getattr(item, "name", None), str) and hasattr(item, "short_name")):
+            hint = "make them with rewrites.rule, rewrites.lowering, rewrites.graph_pass or rewrites.plugin"
+            raise wrong(f"{field}[{position}]", item, "a rewrite rule", hint=hint)
+    return made
 
 
 def target(field: str, value: Any) -> str:
