@@ -31,9 +31,12 @@ WHOLE = {
         _x(1, 2, 5), _x(2, 3, 2),
     ),
     "loss of one vector": (lambda x, y: F.nll_loss(x, y), _x(3), torch.tensor(1)),
-    "cosine similarity of broadcast tensors": (lambda x, y: F.cosine_similarity(x, y, dim=-2), _x(1, 2, 3), _x(2, 1, 3)),
+    "cosine similarity of broadcast tensors": (
+        lambda x, y: F.cosine_similarity(x, y, dim=-2),
+        _x(1, 2, 3), _x(2, 1, 3),
+    ),
     "one step of linspace": (lambda x: torch.linspace(x[0].item(), 3.0, 1) + x, _x(4)),
-    "numbers in parts": (lambda x: torch.frexp(x), torch.tensor([1.4e-45, 0.0, -8.0, float("inf"), float("-inf"), 0.7])),
+    "numbers in parts": (torch.frexp, torch.tensor([1.4e-45, 0.0, -8.0, float("inf"), float("-inf"), 0.7])),
     "bags whose padding is the last row": (
         lambda w, i, o: F.embedding_bag(i, w, o, mode="sum", padding_idx=-1),
         _x(5, 3), _labels(4, 1, 1, 0, 4, 4), _labels(0, 3),
@@ -42,7 +45,7 @@ WHOLE = {
         lambda q, k, v: torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[0],
         _x(1, 2, 3, 4), _x(1, 2, 3, 4), _x(1, 2, 3, 4),
     ),
-    "two arguments of one name": (lambda a, b, c: F.triplet_margin_with_distance_loss(a, b, c), _x(4, 3), _x(4, 3), _x(4, 3)),
+    "two arguments of one name": (F.triplet_margin_with_distance_loss, _x(4, 3), _x(4, 3), _x(4, 3)),
     "a view": (lambda x: x.view(-1), _x(2, 3)),
     "parts": (lambda x: x.unbind(1), _x(2, 3)),
     "a conversion": (lambda x: x.half(), _x(2, 3)),
