@@ -320,4 +320,5 @@ def _made_by_operator(value: tp.Value) -> bool:
 
 
 def _within(path: str, type_: str, name: str) -> bool:
-    return path == name or path.startswith(f"{name}.") or type_ == name
+    """Whether a name is that of a module, of one around it, or of its type, with or without the type's own module."""
+    return path == name or path.startswith(f"{name}.") or type_ == name.rpartition(".")[2]
