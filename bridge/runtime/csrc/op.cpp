@@ -148,7 +148,15 @@ at::Device device_of(at::TensorList inputs) {
 // What hangs on a plan's tensor. A copy or a view of the tensor starts anew.
 class State : public c10::BackendMeta {
  public:
-  explicit State(const at::Tensor& plan) : backend(Plan::from_tensor(plan).backend) {}
+  explicit State(const at::Tensor& tensor) {
+    const Plan plan = Plan::from_tensor(tensor);
+    if (plan.backend != "tensorrt") {
+      why_not_here = "this plan is for the backend " + quoted(plan.backend) + "; in C++ only TensorRT engines run";
+    } else if (plan.version.substr(0, plan.version.find('.')) != std::to_string(NV_TENSORRT_MAJOR)) {
+      why_not_here = "this engine was built with TensorRT " + plan.version + "; this library runs those of TensorRT " +
+          std::to_string(NV_TENSORRT_MAJOR);
+    }
+  }
 
   c10::intrusive_ptr<c10::BackendMeta> clone(const c10::intrusive_ptr<c10::BackendMeta>&) const override {
     return {};
@@ -181,7 +189,7 @@ class State : public c10::BackendMeta {
     calls_.clear();
   }
 
-  const std::string backend;
+  std::string why_not_here; // empty where the library runs this plan itself
 
  private:
   Calls& calls_of(std::string_view text) {
@@ -229,8 +237,8 @@ State& state_of(const at::Tensor& plan) {
 Tensors run_in_python(const State& state, at::TensorList inputs, const at::Tensor& plan, std::string_view signature) {
   const auto python = c10::Dispatcher::singleton().findSchema({kPython, ""});
   if (!python.has_value()) {
-    fail("this plan is for the backend " + quoted(state.backend) + "; in C++ only TensorRT engines run", {},
-         "compile with backend=\"tensorrt\", or run the module in a process that has imported bridge");
+    fail(state.why_not_here, {}, "compile again for TensorRT " + std::to_string(NV_TENSORRT_MAJOR) +
+         ", or run the module in a process that has imported bridge");
   }
   std::vector<c10::IValue> stack{c10::List<at::Tensor>(inputs.vec()), plan, std::string(signature)};
   python->callBoxed(stack);
@@ -239,7 +247,7 @@ Tensors run_in_python(const State& state, at::TensorList inputs, const at::Tenso
 
 Tensors execute_engine(at::TensorList inputs, const at::Tensor& plan, std::string_view signature) {
   State& state = state_of(plan);
-  if (state.backend != "tensorrt") {
+  if (!state.why_not_here.empty()) {
     return run_in_python(state, inputs, plan, signature);
   }
   const auto route = state.route(inputs, plan, signature);
