@@ -184,12 +184,15 @@ def _given(leaf: Leaf) -> str:
 def _check_kinds(arguments: Sequence[Any], leaves: Sequence[Leaf]) -> None:
     """Refuses Python values, which are passed as they are, where a tensor belongs."""
     for position, argument in enumerate(arguments):
-        own = [leaf for leaf in leaves if leaf.path in ((position,), (argument.name,))]
-        if len(own) == 1 and not own[0].is_tensor and str(argument.type) == "Tensor":
-            value = own[0].value
-            told = f"expected an input for the tensor {argument.name!r}, got {value!r} ({type(value).__name__})"
-            hint = "a shape such as (8, 16), a range {'min': ..., 'opt': ..., 'max': ...}, a tensor or bridge.Input"
-            raise SpecError(f"{own[0].field}: {told}", hint=hint)
+        own = [leaf for leaf in leaves if leaf.path[0] in (position, argument.name)]
+        if str(argument.type) != "Tensor" or not own or (len(own[0].path) == 1 and own[0].is_tensor):
+            continue
+        values = tuple(leaf.value for leaf in own)
+        value = values if len(own[0].path) > 1 else values[0]
+        field = f"inputs[{position}]" if own[0].path[0] == position else f"kwarg_inputs[{argument.name!r}]"
+        told = f"expected an input for the tensor {argument.name!r}, got {value!r} ({type(value).__name__})"
+        hint = "a shape such as (8, 16), a range {'min': ..., 'opt': ..., 'max': ...}, a tensor or bridge.Input"
+        raise SpecError(f"{field}: {told}", hint=hint)
 
 
 def example_of(spec: CompileSpec, arguments: Sequence[Any], dtype: torch.dtype, which: str = "opt") -> tuple[Any, ...]:
