@@ -128,6 +128,11 @@ struct Library {
   int32_t (*version)();
 };
 
+// 100600 is 10.6.0.
+std::string version_text(int64_t number) {
+  return std::to_string(number / 10000) + "." + std::to_string(number / 100 % 100) + "." + std::to_string(number % 100);
+}
+
 void* open_library(const std::string& name) {
   return dlopen(name.c_str(), RTLD_LAZY | RTLD_GLOBAL);
 }
@@ -173,6 +178,13 @@ const Library& library() {
       reinterpret_cast<int32_t (*)()>(dlsym(handle, "getInferLibVersion"))};
   if (found.create_runtime == nullptr || found.version == nullptr) {
     fail(std::string(kLibrary) + " is no TensorRT: it does not have createInferRuntime_INTERNAL");
+  }
+  if (found.version() < NV_TENSORRT_VERSION) {
+    fail(
+        "TensorRT " + version_text(found.version()) + " is older than the " + version_text(NV_TENSORRT_VERSION) +
+            " that this library was built for",
+        {},
+        "build it with the headers of the TensorRT in use");
   }
   open_plugins(first);
   opened = found;
@@ -235,9 +247,7 @@ void set_tensorrt_library(const std::string& path) {
 }
 
 std::string tensorrt_version() {
-  // 10.6.0 is 100600 since TensorRT 10, 8601 was 8.6.1
-  const int32_t number = library().version();
-  return std::to_string(number / 10000) + "." + std::to_string(number / 100 % 100) + "." + std::to_string(number % 100);
+  return version_text(library().version());
 }
 
 std::unique_ptr<nvinfer1::IRuntime> make_runtime() {
