@@ -10,7 +10,7 @@ from bridge.cli.app import make_app
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-RUN = [ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "performance.md"]
+RUN = [ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "tools.md"]
 
 
 def blocks(page: Path, language: str) -> list[str]:
