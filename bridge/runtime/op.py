@@ -128,11 +128,11 @@ def execute_engine(inputs: list[torch.Tensor], plan: torch.Tensor, signature: st
     return route.run(inputs)
 
 
-def run_through(session: Session, inputs: list[torch.Tensor], signature: str) -> list[torch.Tensor]:
-    """Runs a session on a call's inputs, with the checks, the casts and the order of the call."""
+def run_through(session: Session, inputs: list[torch.Tensor], plan: torch.Tensor, signature: str) -> list[torch.Tensor]:
+    """Runs another session on a call's inputs, with the checks, the casts, the order and the options of the call."""
     known = Signature.from_json(signature)
     check_inputs(known, inputs)
-    return _Route(session, known, inputs, known.options).run(inputs)
+    return _Route(session, known, inputs, {**known.options, **_calls_of(plan).options}).run(inputs)
 
 
 def _calls_of(plan: torch.Tensor) -> _Calls:

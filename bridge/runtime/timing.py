@@ -68,7 +68,7 @@ class Recorder(TorchDispatchMode):
         view = Plan.from_tensor(plan)
         session, timed, spans = self._session(view, session_device(view.header.backend, inputs))
         around: Any = _Around(session, timed)
-        span, outputs = self._timed(view.digest, lambda: run_through(around, inputs, signature))
+        span, outputs = self._timed(view.digest, lambda: run_through(around, inputs, plan, signature))
         self._spans.append(span)
         spans.append(span)
         return list(outputs)

@@ -8,6 +8,7 @@ import torch
 
 import bridge
 from bridge.errors import SpecError
+from bridge.runtime.session_onnxruntime import TimedOnnxRuntime
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated")
 
@@ -115,6 +116,23 @@ def test_profiling_leaves_the_module_as_it_was(compiled):
     before = compiled(x)
     bridge.profile(compiled, (x,), runs=1)
     assert torch.equal(compiled(x), before)
+
+
+def test_profiled_runs_have_the_options_of_the_module(compiled, monkeypatch):
+    heard = []
+    run = TimedOnnxRuntime.run
+
+    def listen(self, inputs, options):
+        heard.append(options)
+        return run(self, inputs, options)
+
+    monkeypatch.setattr(TimedOnnxRuntime, "run", listen)
+    bridge.configure(compiled, profile=0)
+    try:
+        bridge.profile(compiled, torch.rand(64, 512), runs=1)
+    finally:
+        bridge.configure(compiled, profile=None)
+    assert {options.profile for options in heard} == {0}
 
 
 @pytest.mark.parametrize(
