@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from bridge.compare import bisecting
 from bridge.compare.corners import corner_sets
 from bridge.compare.inputs import input_sets
@@ -16,6 +18,7 @@ from bridge.compare.results import ComparisonReport
 from bridge.compare.runners import Contender, needs_own_process
 from bridge.compare.tracing import NOISE, comparable_of
 from bridge.errors import SpecError
+from bridge.frontend.load import default_dtype
 from bridge.spec import CompileSpec
 
 
@@ -68,8 +71,9 @@ def compare(
     wanted = CompileSpec.of(spec, settings)
     for field, given in (("rtol", rtol), ("atol", atol)):
         _check_tolerance(field, given)
-    sets = corner_sets(wanted) if inputs is None else input_sets(inputs, limit)
     left = Contender(reference, "reference", evaluator)
+    dtype = default_dtype(left.module) if left.module is not None else torch.float32
+    sets = corner_sets(wanted, dtype=dtype) if inputs is None else input_sets(inputs, limit)
     if python is None and needs_own_process(left, compiled):
         python = sys.executable
     right = Contender(compiled, "compiled", evaluator, None if python is None else str(python))

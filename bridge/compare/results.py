@@ -108,8 +108,8 @@ class ComparisonReport:
         """What the stages before say of the same operator."""
         before = [name for name in row.judged[: row.judged.index(stage)] if name in row.stages]
         if before:
-            return f"{STAGE_WORDS[before[-1]]} it agrees"
-        return "so the export is wrong, or torch's own result is" if stage == "exported" else "it is the first stage"
+            return f"it agrees {STAGE_WORDS[before[-1]]}"
+        return "it is the first stage that was compared"
 
     def to_dict(self) -> dict[str, Any]:
         """The report as data that JSON can hold: what is not finite becomes text."""

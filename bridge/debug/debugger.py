@@ -63,7 +63,7 @@ def debug(
         breakpoints: where to stop: operators (``"aten::softmax"``, ``"aten::*norm"``), module paths
             (``"encoder.layer.0"``) and source lines (``"model.py:12"``).
         stop_at_difference: whether to stop wherever an error begins.
-        tolerance: relative error up to which a result counts as right. By default 1e-5, 1e-2 with float16, 5e-2 with
+        tolerance: relative error up to which a result counts as right. By default 1e-5, 5e-3 with float16, 4e-2 with
             bfloat16, and at least 2e-3 for TensorRT's engines, which compute float32 in TF32.
         spec, settings: as for `bridge.compile`.
 
