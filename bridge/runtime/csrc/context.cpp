@@ -93,7 +93,7 @@ Context::Context(Session& session)
       addresses_(session.inputs.size() + session.outputs.size(), nullptr),
       allocators_(session.outputs.size()),
       nothing_(empty({static_cast<int64_t>(kAlignment)}, at::kByte, session.device)) {
-  const ErrorsHeard errors;
+  ErrorsHeard errors;
   context_.reset(
       session.engine().createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED));
   if (context_ == nullptr) {
@@ -201,7 +201,7 @@ void Context::bind_inputs(at::TensorList inputs, std::vector<at::Tensor>& held) 
 }
 
 Context::Layout Context::lay_out() {
-  const ErrorsHeard errors;
+  ErrorsHeard errors;
   if (context_->inferShapes(0, nullptr) < 0) {
     told_ = 0;
     fail("TensorRT could not work out the shapes of an engine's outputs", errors.text());
@@ -280,8 +280,8 @@ void Context::set_address(size_t binding, const char* name, const void* address)
 }
 
 void Context::execute(cudaStream_t stream) {
-  const ErrorsHeard errors;
-  const StreamOrdered ordered(stream);
+  ErrorsHeard errors;
+  StreamOrdered ordered(stream);
   if (!context_->enqueueV3(stream)) {
     told_ = 0;
     fail("TensorRT failed to run an engine", errors.text(), failure_hint());

@@ -121,7 +121,7 @@ Session::Session(const Plan& plan, at::Device device)
     runtime_->setEngineHostCodeAllowed(true);
   }
   const std::string_view bytes = plan.section("engine");
-  const ErrorsHeard errors;
+  ErrorsHeard errors;
   engine_.reset(runtime_->deserializeCudaEngine(bytes.data(), bytes.size()));
   if (engine_ == nullptr) {
     fail(

@@ -251,12 +251,12 @@ std::string tensorrt_version() {
 }
 
 std::unique_ptr<nvinfer1::IRuntime> make_runtime() {
-  const ErrorsHeard errors;
-  std::unique_ptr<nvinfer1::IRuntime> runtime(
-      static_cast<nvinfer1::IRuntime*>(library().create_runtime(&logger(), NV_TENSORRT_VERSION)));
-  if (runtime == nullptr) {
+  ErrorsHeard errors;
+  void* made = library().create_runtime(&logger(), NV_TENSORRT_VERSION);
+  if (made == nullptr || !errors.text().empty()) { // 10.6 gives no valid pointer, and not null, when CUDA does not start
     fail("TensorRT could not start", errors.text());
   }
+  std::unique_ptr<nvinfer1::IRuntime> runtime(static_cast<nvinfer1::IRuntime*>(made));
   runtime->setGpuAllocator(&allocator());
   return runtime;
 }
