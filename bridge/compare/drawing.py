@@ -22,7 +22,7 @@ STYLE = """
 .map { overflow: auto; max-height: 42rem; border: 1px solid var(--line); padding: .5rem; }
 .map svg { max-width: none; } .map path { fill: none; stroke: var(--soft); stroke-opacity: .45; }
 .map rect { stroke: var(--line); } .map rect.begins { stroke: var(--bad); stroke-width: 3; }
-.map a { cursor: pointer; } .line { fill: none; stroke-width: 1.6; } .axis { stroke: var(--line); }
+.map rect.none { fill: var(--panel); } .map a { cursor: pointer; } .line { fill: none; stroke-width: 1.6; } .axis { stroke: var(--line); }
 .legend span { display: inline-block; padding: 0 .5rem; margin-right: 1px; font-size: 12px; }
 .legend .e6, .legend .e7, .legend .ex, td.e7, td.ex { color: #fff; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(22rem, 1fr)); gap: 1rem; }
@@ -47,7 +47,7 @@ def legend() -> Html:
     """The colours in a line."""
     words = ["below 1e-7", *(f"1e-{decade}" for decade in range(7, 0, -1)), "inf, NaN"]
     spans = (f'<span class="e{i}">{word}</span>' for i, word in zip((*range(STEPS), EXTREME), words, strict=True))
-    return Html(f'<p class="legend">{"".join(spans)} framed: an error begins</p>')
+    return Html(f'<p class="legend">{"".join(spans)} pale: folded into another; framed: an error begins</p>')
 
 
 def curve(rows: Sequence[LayerRow], stages: Sequence[str]) -> Html:
@@ -149,7 +149,8 @@ def _edge(source: tuple[int, int], target: tuple[int, int], cell: _Cell) -> str:
 
 
 def _box(row: LayerRow, x: int, y: int, cell: _Cell) -> str:
-    css = f"{colour(row.figures.relative)}{' begins' if row.guilty else ''}"
+    shade = colour(row.figures.relative) if row.judged[-1] in row.stages else "none"
+    css = f"{shade}{' begins' if row.guilty else ''}"
     rounded = f'<rect class="{css}" x="{x}" y="{y}" width="{cell.width}" height="{cell.height}" rx="3"/>'
     label = f'<text x="{x + 5}" y="{y + 14}">{escape(_label(row))}</text>' if cell.labelled else ""
     return f'<a href="#row-{row.order}"><title>{escape(_title(row))}</title>{rounded}{label}</a>'

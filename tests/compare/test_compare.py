@@ -94,6 +94,16 @@ def test_bfloat16_is_compared_within_its_noise(model: Encoder) -> None:
     assert 1e-4 < max(row.figures.relative for row in report.layers) < 5e-2
 
 
+def test_a_folded_norm_is_compared_and_its_convolution_is_not(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU()).eval()
+    module[1].running_mean.normal_(), module[1].running_var.uniform_(0.5, 4)
+    report = compare(module, module, torch.rand(2, 3, 16, 16), layers=True, precision=torch.float16)
+    assert report.first_divergence is None
+    both = ["exported", "rewritten"]
+    assert [sorted(row.stages) for row in report.layers] == [both[:1], both, both]
+    assert 'class="none"' in report.save(tmp_path / "report.html").read_text()
+
+
 def test_exported_programs() -> None:
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU()).eval()
     program = torch.export.export(module, (torch.randn(2, 3),))
