@@ -22,7 +22,8 @@ STYLE = """
 .map { overflow: auto; max-height: 42rem; border: 1px solid var(--line); padding: .5rem; }
 .map svg { max-width: none; } .map path { fill: none; stroke: var(--soft); stroke-opacity: .45; }
 .map rect { stroke: var(--line); } .map rect.begins { stroke: var(--bad); stroke-width: 3; }
-.map rect.none { fill: var(--panel); } .map a { cursor: pointer; } .line { fill: none; stroke-width: 1.6; } .axis { stroke: var(--line); }
+.map rect.none { fill: var(--panel); } .map a { cursor: pointer; }
+.line { fill: none; stroke-width: 1.6; } .axis { stroke: var(--line); }
 .legend span { display: inline-block; padding: 0 .5rem; margin-right: 1px; font-size: 12px; }
 .legend .e6, .legend .e7, .legend .ex, td.e7, td.ex { color: #fff; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(22rem, 1fr)); gap: 1rem; }
