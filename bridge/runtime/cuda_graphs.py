@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +25,24 @@ def why_not_captured(context: Context) -> str | None:
     return None
 
 
+@contextmanager
+def capture(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream) -> Iterator[None]:
+    """Captures what this thread enqueues on the stream; other threads may go on working.
+
+    After a capture that fails, PyTorch's generator of random numbers believes itself in it still (seen with 2.11:
+    "Offset increment outside graph capture"). One that succeeds takes it out again.
+    """
+    try:
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            yield
+    except BaseException:
+        with suppress(RuntimeError), torch.cuda.stream(stream):
+            value = torch.zeros(1, device=stream.device)
+            with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream, capture_error_mode="thread_local"):
+                value.add_(1)
+        raise
+
+
 class CapturedCall:
     """A CUDA graph of one engine call, with memory of its own for inputs and outputs.
 
@@ -42,7 +62,7 @@ class CapturedCall:
             # TensorRT prepares in the first run with new shapes, which cannot be captured
             context.run(beside)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"):
+        with capture(self._graph, side):
             self._outputs = context.run(beside)
         street.stream.wait_stream(side)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bridge.runtime.cuda_graphs import capture
 
 log = logging.getLogger("bridge.runtime")
 
@@ -90,6 +93,37 @@ def _why_not(leaves: Sequence[Any]) -> str | None:
     return None
 
 
+class _Watch(TorchDispatchMode):
+    """Finds operators that wait for the GPU, or copy between it and the CPU, before a capture fails at them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.waits: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tensors = [x for x in pytree.tree_leaves((args, result)) if isinstance(x, torch.Tensor)]
+        if any(x.is_cuda for x in tensors) and self._waits(func, args, tensors):
+            self.waits.add(str(func))
+        return result
+
+    @staticmethod
+    def _waits(func: Any, args: Sequence[Any], tensors: Sequence[torch.Tensor]) -> bool:
+        if func.overloadpacket in _INDEXING:  # a mask becomes indices, whose number only the GPU knows
+            return any(x is not None and x.dtype in _MASKS for x in args[1])
+        if func.overloadpacket in _COPYING:
+            return not all(x.is_cuda for x in tensors)
+        return not _WAITING.isdisjoint(func.tags)
+
+
+_WAITING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+_INDEXING = (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_)
+_COPYING = (torch.ops.aten._to_copy, torch.ops.aten.copy_)
+_MASKS = (torch.bool, torch.uint8)
+
+
 class _Captured:
     """One graph, with memory of its own for inputs and outputs."""
 
@@ -105,8 +139,12 @@ class _Captured:
                 module(*args, **kwargs)
             if self._versions() != versions:
                 raise RuntimeError("the module writes to its inputs")
+            with _Watch() as watch:
+                module(*args, **kwargs)
+            if watch.waits:
+                raise RuntimeError(f"it waits for the GPU in {', '.join(sorted(watch.waits))}")
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"):
+        with capture(self._graph, side):
             outputs = module(*args, **kwargs)
         torch.cuda.current_stream().wait_stream(side)
         self._outputs, self._tree = pytree.tree_flatten(outputs)

@@ -1,8 +1,12 @@
 """Graphs of whole modules where there is no GPU: what is not captured runs as it is. tests/gpu has the rest."""
 
+import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import bridge
+from bridge.runtime.whole_graph import _Watch
 
 
 class Sums(torch.nn.Module):
@@ -38,3 +42,26 @@ def test_the_shapes_that_are_kept_are_bounded(monkeypatch, caplog):
         for size in range(20):
             assert graphed(torch.ones(size))["sum"].shape == (size,)
     assert len(graphed._graphs) == 8
+
+
+@pytest.mark.parametrize(
+    ("work", "found"),
+    [
+        (lambda x: x.relu() + 1, set()),
+        (lambda x: x[torch.zeros(2, dtype=torch.int64, device="cuda")], set()),
+        (lambda x: x.cpu(), {"aten._to_copy.default"}),
+        (lambda x: x + torch.ones(4).to("cuda"), {"aten._to_copy.default"}),
+        (lambda x: x.nonzero(), {"aten.nonzero.default"}),
+        (lambda x: x[x > 0], {"aten.index.Tensor"}),
+        (lambda x: x.masked_fill(x > 0, 1), set()),
+        (lambda x: x.index_put((x > 0,), x[:1]), {"aten.index_put.default"}),
+        (lambda x: x.sum().item(), {"aten._local_scalar_dense.default"}),
+        (lambda x: torch.ones(4).nonzero(), set()),
+    ],
+)
+def test_what_waits_for_the_gpu_is_found(work, found):
+    with FakeTensorMode(shape_env=ShapeEnv()):
+        x = torch.ones(4, device="cuda")
+        with _Watch() as watch:
+            work(x)
+    assert watch.waits == found
