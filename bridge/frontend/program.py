@@ -11,7 +11,7 @@ import torch
 
 from bridge import torch_private as tp
 from bridge.errors import SpecError
-from bridge.frontend import structure
+from bridge.frontend import containers, structure
 from bridge.frontend import facts as facts_
 from bridge.frontend import provenance as provenance_
 from bridge.frontend.empty import fold_empty
@@ -102,12 +102,16 @@ def prepare(
     tp.unroll_constant_loops(graph)
     _hoist_attributes(frozen, graph)
     tp.simplify(graph)
+    containers.settle(graph)
+    tp.remove_mutation(graph)  # of tensors that no container holds any more
+    tp.simplify(graph)
     _retag(frozen, graph, table)
     facts = Facts(Observations())
     others = [tp.graph_of(frozen, name) for name in tp.kept_methods(frozen, method)[1:]]
     seen = Observations()
     for _ in range(_ROUNDS):
         structure.lower(graph)
+        containers.settle(graph)
         if not seen.covers(graph):
             seen = _seen(frozen, method, [example])
         facts = facts_.reason(graph, seen, inputs, others)

@@ -1,0 +1,84 @@
+"""Lists and dictionaries that a scripted module fills step by step: in one engine where their contents are known."""
+
+import pytest
+import torch
+
+import bridge
+
+
+class Appended(torch.nn.Module):
+    def forward(self, x):
+        parts = [x]
+        for _ in range(3):
+            parts.append(torch.relu(torch.cat(parts)))
+        parts.insert(0, x * 2)
+        parts.extend([x, x + 1])
+        parts[1] = parts[-1] * len(parts)
+        return torch.cat(parts)
+
+
+class Keyed(torch.nn.Module):
+    def forward(self, x):
+        found: dict[str, torch.Tensor] = {}
+        found["a"] = torch.exp(x)
+        found["b"] = found["a"].relu_() + 1
+        found["a"] = found["a"] * found["b"]
+        return torch.cat(list(found.values())) + (1 if "c" in found else 2)
+
+
+class Numbers(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.shift = [3, 3]
+
+    def forward(self, x):
+        shift = self.shift.copy()
+        shift[0] = 1
+        return torch.roll(x, shift, dims=[0, 1]).tanh() * sum(shift)
+
+
+class Shared(torch.nn.Module):
+    """A list kept elsewhere before it grows: both must see it."""
+
+    def forward(self, x):
+        inner = [x.exp()]
+        outer = [inner]
+        for _ in range(x.size(0)):
+            inner.append(x.tanh())
+        return torch.cat(outer[0]), len(inner)
+
+
+class Sometimes(torch.nn.Module):
+    def forward(self, x):
+        parts = [x.exp(), x + 1]
+        if bool(x.sum() > 0):
+            parts.append(x.tanh())
+        parts.append(x * 3)
+        return torch.cat(parts)
+
+
+class Popped(torch.nn.Module):
+    def forward(self, x):
+        parts = [x.exp(), x.tanh()]
+        parts.append(x)
+        last = parts.pop()
+        return torch.cat(parts) + last.sum(), parts
+
+
+INPUTS = (torch.randn(4, 3).abs(), -torch.randn(4, 3).abs())
+
+
+@pytest.mark.parametrize("make", [Appended, Keyed, Numbers])
+def test_what_is_known_is_one_engine(make) -> None:
+    module = torch.jit.script(make().eval())
+    compiled = bridge.compile(module, [(4, 3)], backend="onnxruntime", require_full_compilation=True)
+    for x in INPUTS:
+        torch.testing.assert_close(compiled(x), module(x))
+
+
+@pytest.mark.parametrize("make", [Shared, Sometimes, Popped])
+def test_what_is_not_known_stays_as_it_is(make) -> None:
+    module = torch.jit.script(make().eval())
+    compiled = bridge.compile(module, [(4, 3)], backend="onnxruntime")
+    for x in INPUTS:
+        torch.testing.assert_close(compiled(x), module(x))
