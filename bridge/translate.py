@@ -202,7 +202,7 @@ class Translator:
 
     def _cast(self, graph: gs.Graph, function: Function) -> None:
         if self.spec.precision in _HALVES:
-            report = cast(graph, self.spec.precision, keep_fp32=[final_layers(graph)])
+            report = cast(graph, self.spec.precision, keep_fp32=[final_layers(graph), *self.spec.keep_fp32])
             _LOG.info("%s", report)
             named = zip(function.inputs, self._input_names(function), strict=True)
             narrow_inputs(graph, {name: dtype for value, name in named if (dtype := self.taken(value)) in _HALVES})

@@ -28,6 +28,7 @@ _CHECKS: dict[str, checks.Check] = {
     "kwarg_inputs": checks.keyword_inputs,
     "profiles": checks.profiles,
     "precision": checks.precision,
+    "keep_fp32": checks.names,
     "backend": checks.one_of(*checks.BACKENDS),
     "require_full_compilation": checks.flag,
     "min_block_size": checks.whole_number(1),
@@ -75,6 +76,8 @@ class CompileSpec(metaclass=_Translating):
             constant (`bridge.spec.structure` has the rules). None: not given.
         kwarg_inputs: the same for arguments passed by name.
         precision: what floating arithmetic is done in: float32, float16 or bfloat16.
+        keep_fp32: what stays in float32 beside what must: patterns of layer names, which begin with the module's path
+            (``"layer4*"``, ``"*aten::linear*"``), or operators of ONNX (``"Conv"``).
         backend: "auto", "tensorrt", "tensorrt_rtx" or "onnxruntime".
         profiles: ranges of dynamic dimensions that engines are optimised for one by one, each a dict of (min, opt, max)
             by the dimension's name, such as ``[{"batch": (1, 1, 1)}, {"batch": (2, 16, 32)}]``; a call uses the first
@@ -108,6 +111,7 @@ class CompileSpec(metaclass=_Translating):
 
     inputs: Any = None
     precision: Any = torch.float32
+    keep_fp32: Sequence[str] = ()
     backend: str = "auto"
     kwarg_inputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     profiles: Sequence[Mapping[str, Sequence[int]]] = ()
