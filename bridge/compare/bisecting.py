@@ -16,7 +16,8 @@ from bridge.compare.blame import Blamer, Culprit, Share
 from bridge.compare.engines import EngineSide, Part, run_engine
 from bridge.compare.layers import Comparable, LayerRow, Stage
 from bridge.compare.reproducing import write
-from bridge.compare.sides import Key, OnnxSide, leaving
+from bridge.compare.sides import OnnxSide
+from bridge.compare.steps import Key, leaving
 from bridge.compare.windows import Window, Windows
 from bridge.errors import BridgeError
 from bridge.frontend.provenance import Provenance

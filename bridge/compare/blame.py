@@ -9,7 +9,8 @@ import onnx_graphsurgeon as gs
 
 import rewrites
 from bridge.compare.figures import figures_of
-from bridge.compare.sides import Key, OnnxSide, copied, leaving
+from bridge.compare.sides import OnnxSide, copied
+from bridge.compare.steps import Key, leaving
 from bridge.compare.tracing import Traced, side_of
 from bridge.interface import translate_whole
 from bridge.precision import cast, final_layers

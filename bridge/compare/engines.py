@@ -11,7 +11,9 @@ import onnx_graphsurgeon as gs
 from bridge.backends.base import Backend, BuildSettings
 from bridge.backends.element_types import element_types
 from bridge.compare.arrays import Array, as_numpy, as_tensor
-from bridge.compare.sides import Key, Step, TorchSide, onnx_step
+from bridge.compare.sides import onnx_step
+from bridge.compare.steps import Key, Step
+from bridge.compare.torch_side import TorchSide
 from bridge.compile import segments_to_build
 from bridge.errors import BridgeError
 from bridge.frontend.load import Loaded

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bridge.compare.arrays import Array
 from bridge.compare.figures import comparable
+from bridge.compare.steps import Key
 
 BINS = 48
+KEPT = 6
 FIRST_DECADE = -12
 _DECADES = 14
 
@@ -63,3 +66,23 @@ def histogram_of(order: int, stage: str, reference: Array, other: Array) -> Hist
 
 def _plain(counts: Array) -> tuple[int, ...]:
     return tuple(int(count) for count in counts)
+
+
+class Worst:
+    """Keeps the histograms of the results with the largest errors."""
+
+    def __init__(self) -> None:
+        self.found: dict[Key, tuple[float, Histogram]] = {}
+
+    def offer(self, key: Key, relative: float, stage: str, expected: Array, other: Array) -> None:
+        """A result, with its relative error."""
+        least = min((error for error, _ in self.found.values()), default=0.0)
+        if len(self.found) < KEPT or relative > least:
+            self.found[key] = relative, histogram_of(0, stage, expected, other)
+        if len(self.found) > KEPT:
+            del self.found[min(self.found, key=lambda key: self.found[key][0])]
+
+    def histograms(self, orders: Mapping[Key, int]) -> list[Histogram]:
+        """In the order of execution, which is given by key."""
+        kept = sorted((key for key in self.found if key in orders), key=lambda key: orders[key])
+        return [replace(self.found[key][1], order=orders[key]) for key in kept]

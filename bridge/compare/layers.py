@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from bridge.compare.arrays import Array
 from bridge.compare.figures import Figures, figures_of
-from bridge.compare.histograms import Histogram, histogram_of
-from bridge.compare.sides import Key, Step, leaving
+from bridge.compare.histograms import Histogram, Worst
+from bridge.compare.steps import Key, Step, leaving
 from bridge.frontend.provenance import Origin
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 256 << 20
 _JUMP = 10.0
-_HISTOGRAMS = 6
 _READS = 8
 
 
@@ -194,7 +193,7 @@ def paired(what: Comparable) -> dict[Key, Pair]:
 def compare_layers(what: Comparable) -> tuple[list[LayerRow], list[Histogram]]:
     """The rows, in the order of the reference's nodes, and histograms of the worst; memory is that of one batch."""
     measured: dict[Key, _Measured] = {}
-    worst = _Worst(what)
+    worst, last = Worst(), [stage for stage in what.stages if stage.judged][-1]
     for batch in _batches(paired(what), what.size, what.batch):
         reference = what.reference.values([name for name, _ in batch.values()])
         for index, stage in enumerate(what.stages):
@@ -205,31 +204,10 @@ def compare_layers(what: Comparable) -> tuple[list[LayerRow], list[Histogram]]:
                     expected, array = reference[name], found.get(others[index] or "")
                     row = measured.setdefault(key, _Measured(expected.shape, str(expected.dtype), []))
                     row.figures.append(_measured(expected, array))
-                    worst.offer(key, stage, expected, array, row.figures[-1])
+                    if stage is last and array is not None and (figures := row.figures[-1]) is not None:
+                        worst.offer(key, figures.relative, stage.name, expected, array)
     rows = _rows(what, measured)
-    return rows, worst.histograms(rows)
-
-
-class _Worst:
-    """Keeps histograms of the results with the largest errors in the last stage."""
-
-    def __init__(self, what: Comparable) -> None:
-        self.judged = [stage for stage in what.stages if stage.judged][-1]
-        self.found: dict[Key, tuple[float, Histogram]] = {}
-
-    def offer(self, key: Key, stage: Stage, expected: Array, other: Array | None, figures: Figures | None) -> None:
-        """A result of the last stage."""
-        if stage is not self.judged or figures is None or other is None:
-            return
-        least = min((error for error, _ in self.found.values()), default=0.0)
-        if len(self.found) < _HISTOGRAMS or figures.relative > least:
-            self.found[key] = figures.relative, histogram_of(0, stage.name, expected, other)
-        if len(self.found) > _HISTOGRAMS:
-            del self.found[min(self.found, key=lambda k: self.found[k][0])]
-
-    def histograms(self, rows: Sequence[LayerRow]) -> list[Histogram]:
-        """In the order of execution."""
-        return [replace(self.found[row.key][1], order=row.order) for row in rows if row.key in self.found]
+    return rows, worst.histograms({row.key: row.order for row in rows})
 
 
 def _batches(

@@ -1,166 +1,34 @@
-"""What layers are compared on: TorchScript graphs and ONNX models, run for chosen intermediate values."""
+"""ONNX models, run for chosen intermediate values."""
 
 from __future__ import annotations
 
 import copy
-import math
-import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
-import torch
 from polygraphy.backend.base import BaseRunner
 from polygraphy.backend.onnx import ExtractSubgraph, ModifyOutputs
 from polygraphy.backend.onnxrt import OnnxrtRunner
 from polygraphy.common import TensorMetadata
 from polygraphy.datatype import DataType
 
-from bridge import torch_private as tp
 from bridge.backends.bfloat16 import emulate_bfloat16
 from bridge.backends.element_types import bodies, element_types
 from bridge.backends.weights import with_weights
-from bridge.compare.arrays import Array, as_numpy
+from bridge.compare.arrays import Array
 from bridge.compare.exposing import expose
 from bridge.compare.halves import WIDE, widen_edges
 from bridge.compare.outputs import quiet_polygraphy
 from bridge.compare.runners import ReferenceRunner
+from bridge.compare.steps import Key, Step
 from bridge.errors import BridgeError
-from bridge.frontend.program import Program
-from bridge.frontend.provenance import TAG, identity_of
+from bridge.frontend.provenance import identity_of
 from bridge.runtime.session_onnxruntime import session_options
 from rewrites.torch_domain import PREFIX
-
-_LIBRARY: Any = torch.library.Library("bridge_compare", "DEF")
-_LIBRARY.define("tap(Tensor value, int index) -> ()", alias_analysis="CONSERVATIVE")
-_HERE = threading.local()
-
-Key = int | str
-
-
-@dataclass(frozen=True)
-class Step:
-    """One node of a graph's outermost block.
-
-    Attributes:
-        key: what it is matched by: the identity of the TorchScript node it came from; None when it is not known.
-        inputs: the values that it reads, also inside its bodies.
-        outputs: its tensors.
-    """
-
-    key: Key | None
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-def leaving(steps: Sequence[Step], results: Iterable[str]) -> dict[Key, list[str]]:
-    """The values of each key that nodes of other keys read, or that are results."""
-    makers = {output: step.key for step in steps for output in step.outputs if step.key is not None}
-    read = {name for step in steps for name in step.inputs if makers.get(name) != step.key} | set(results)
-    found: dict[Key, list[str]] = {}
-    for step in steps:
-        left = [output for output in step.outputs if output in read]
-        if left and step.key is not None:
-            found.setdefault(step.key, []).extend(left)
-    return found
-
-
-def _tap(value: torch.Tensor, index: int) -> None:
-    _HERE.found.setdefault(index, []).append(value.detach().cpu().clone())
-
-
-_LIBRARY.impl("tap", _tap, "CompositeExplicitAutograd")
-
-
-class TorchSide:
-    """The frozen TorchScript graph of a program, run in PyTorch without optimisations."""
-
-    label = "PyTorch"
-
-    def __init__(self, program: Program, arguments: tuple[Any, ...]) -> None:
-        self.program, self.arguments = program, arguments
-        self.steps = [_torch_step(node) for node in program.graph.nodes() if node.hasAttribute(TAG)]
-        self.deep = list(_torch_steps(program.graph))
-        self.turns = {name for node in program.graph.nodes() for name in _in_loops(node)}
-        self.results = [value.debugName() for value in program.graph.outputs()]
-        self._kept: dict[str, Array] = {}
-
-    def size(self, name: str) -> int:
-        """Bytes of a value in the example run; 0 when it was not seen."""
-        seen = self.program.facts.seen.tensor(name)
-        return math.prod(seen.shape) * seen.dtype.itemsize if seen is not None else 0
-
-    def exact(self, key: Key) -> Collection[str]:
-        """Nothing: it computes all of it."""
-        return ()
-
-    def kept(self, names: Sequence[str]) -> dict[str, Array]:
-        """As `values`, and kept: what several graphs are fed with."""
-        new = [name for name in names if name not in self._kept and name not in self.turns]
-        if new:
-            self._kept.update(self.values(new))
-        return self._kept
-
-    def values(self, names: Sequence[str]) -> dict[str, Array]:
-        """These values of one run; a loop's are those of its turns in a row; what was not made is left out."""
-        module = tp.clone(self.program.module)
-        graph = tp.graph_of(module, self.program.method)
-        copies = dict(zip((v.debugName() for v in tp.values(self.program.graph)), tp.values(graph), strict=True))
-        wanted = [name for name in names if name in copies and copies[name].type().kind() == "TensorType"]
-        first = next(iter(graph.nodes()))
-        for index, name in enumerate(wanted):
-            node = copies[name].node()
-            position = tp.constant(graph, index, first)
-            tap = graph.create("bridge_compare::tap", [copies[name], position], 0)
-            tap.insertBefore(first) if node.kind() == "prim::Param" else tap.insertAfter(node)
-        _HERE.found = {}
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            getattr(module, self.program.method)(*self.arguments)
-        found, _HERE.found = _HERE.found, {}
-        values = {wanted[index]: [as_numpy(tensor) for tensor in tensors] for index, tensors in found.items()}
-        return {name: made for name, turns in values.items() if (made := self._joined(name, turns)) is not None}
-
-    def _joined(self, name: str, turns: list[Array]) -> Array | None:
-        """A value that is made once; the turns of a loop on a new first axis, None where their shapes differ."""
-        if name not in self.turns:
-            return turns[-1]
-        return np.stack(turns) if len({turn.shape for turn in turns}) == 1 else None
-
-
-def _torch_steps(block: tp.Graph | tp.Block) -> Iterator[Step]:
-    """The nodes of a block, each behind those of its own blocks, and what loops carry into their bodies."""
-    for node in block.nodes():
-        for inner in node.blocks():
-            if node.kind() == "prim::Loop":
-                carried = zip(list(node.inputs())[2:], list(inner.inputs())[1:], strict=True)
-                yield from (Step(None, "", (one.debugName(),), (other.debugName(),)) for one, other in carried)
-            yield from _torch_steps(inner)
-        if node.hasAttribute(TAG):
-            yield _torch_step(node)
-
-
-def _in_loops(node: tp.Node) -> Iterator[str]:
-    """What is made inside a loop, and so more than once."""
-    for block in node.blocks():
-        for inner in tp.walk(block) if node.kind() == "prim::Loop" else ():
-            yield from (value.debugName() for value in inner.outputs())
-        for inner in block.nodes() if node.kind() != "prim::Loop" else ():
-            yield from _in_loops(inner)
-
-
-def _torch_step(node: tp.Node) -> Step:
-    inputs = [value.debugName() for value in node.inputs()]
-    for block in node.blocks():
-        inputs += [value.debugName() for inner in tp.walk(block) for value in inner.inputs()]
-        inputs += [value.debugName() for value in block.outputs()]
-    outputs = [value.debugName() for value in node.outputs()]
-    made = outputs if node.kind() != "prim::Constant" else []
-    return Step(node.i(TAG), node.kind(), tuple(inputs), tuple(made))
 
 
 class OnnxSide:

@@ -20,7 +20,9 @@ from bridge.compare.inputs import InputSet
 from bridge.compare.layers import BATCH_BYTES, Comparable, Stage
 from bridge.compare.outputs import feed_of
 from bridge.compare.runners import Contender
-from bridge.compare.sides import Key, OnnxSide, TorchSide
+from bridge.compare.sides import OnnxSide
+from bridge.compare.steps import Key
+from bridge.compare.torch_side import TorchSide
 from bridge.errors import BridgeError, SpecError
 from bridge.frontend.load import Loaded, _on, load
 from bridge.frontend.provenance import METADATA, Origin, Provenance

@@ -13,7 +13,8 @@ from bridge.backends.element_types import element_types
 from bridge.compare.arrays import Array
 from bridge.compare.figures import figures_of
 from bridge.compare.outputs import quiet_polygraphy
-from bridge.compare.sides import OnnxSide, Step, copied, metadata
+from bridge.compare.sides import OnnxSide, copied, metadata
+from bridge.compare.steps import Step
 from bridge.errors import BridgeError
 
 Run = Callable[[gs.Graph, Mapping[str, Array]], Mapping[str, Array]]

@@ -14,7 +14,8 @@ from bridge import backends
 from bridge import torch_private as tp
 from bridge.compare.arrays import Array, as_numpy
 from bridge.compare.layers import BATCH_BYTES
-from bridge.compare.sides import OnnxSide, leaving
+from bridge.compare.sides import OnnxSide
+from bridge.compare.steps import leaving
 from bridge.compile import Partition, divide_and_build
 from bridge.errors import SpecError
 from bridge.frontend.load import Loaded
