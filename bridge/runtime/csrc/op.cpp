@@ -185,6 +185,11 @@ class State : public c10::BackendMeta {
 
   void configure(const Json& options) {
     const std::lock_guard<std::mutex> lock(mutex_);
+    std::erase_if(configured_, [&](const Json& before) { // what these options say anew
+      return std::all_of(before.object().begin(), before.object().end(), [&](const auto& item) {
+        return options.find(item.first) != nullptr;
+      });
+    });
     configured_.push_back(options);
     calls_.clear();
   }
@@ -280,7 +285,7 @@ TORCH_LIBRARY_FRAGMENT(bridge, library) {
 // What Python tells the library, and asks it.
 extern "C" {
 
-// A JSON object: the version of TensorRT's headers and of the schema's plan format that this was built with.
+// A JSON object: the version of TensorRT's headers that this was built with.
 __attribute__((visibility("default"))) const char* bridge_runtime_info() {
   static const std::string text = "{\"tensorrt\":\"" + std::to_string(NV_TENSORRT_MAJOR) + "." +
       std::to_string(NV_TENSORRT_MINOR) + "." + std::to_string(NV_TENSORRT_PATCH) + "\"}";
