@@ -1,6 +1,7 @@
 """Inputs in half precision of modules in FP32."""
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 import pytest
 import torch
@@ -75,3 +76,22 @@ def test_what_is_not_asked_for_stays():
     assert bridge.inspect(half, layers=False).inputs[0].dtype == "float16"
     with pytest.raises(bridge.SpecError, match="does not run"):
         bridge.compile(module, [torch.rand(2, 4).half()], backend="onnxruntime")
+
+
+def test_layers_are_kept_in_fp32_by_path_and_by_operator():
+    torch.manual_seed(0)
+    module = torch.jit.script(Net().eval())
+    inputs = [(2, 3, 8, 8), (4,)]
+
+    def types(**settings):
+        model = bridge.to_onnx(module, inputs, precision=torch.half, **settings)
+        made = {
+            info.name: info.type.tensor_type.elem_type
+            for info in onnx.shape_inference.infer_shapes(model).graph.value_info
+        }
+        return {node.op_type: made.get(node.output[0]) for node in model.graph.node if node.op_type in ("Conv", "Relu")}
+
+    half, full = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    assert types() == {"Conv": half, "Relu": half}
+    assert types(keep_fp32=["conv/*"])["Conv"] == full
+    assert types(keep_fp32=["Relu"]) == {"Conv": half, "Relu": full}
