@@ -14,10 +14,7 @@ from tests.modules import CASES, Case
 from tests.test_modules import assert_same, original, spec_of
 
 X, TWO = torch.linspace(-1, 1, 32).reshape(4, 8), torch.tensor(2)
-NAMES = (
-    "IfOnData", "NestedIf", "EarlyReturn", "While", "ForOverRows", "CtcDecoder", "TreeStructured", "CacheLoop",
-    "Packed", "BeamSearch", "Unique",
-)  # fmt: skip
+NAMES = ("EarlyReturn", "While", "CtcDecoder", "TreeStructured", "CacheLoop", "Packed", "Unique")
 
 
 class Looping(torch.nn.Module):
