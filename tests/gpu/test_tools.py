@@ -57,7 +57,7 @@ def test_layers_have_precisions_origins_and_times(full: torch.jit.ScriptModule) 
     timed = [row for row in report.layers if row.ms[0] is not None]
     assert timed and all(ms is not None and ms >= 0 for row in timed for ms in row.ms)
     assert report.slowdown is not None and 0.2 < report.slowdown < 5
-    assert report.growth("activations on the device") == 1
+    assert report.growth("activations on the device") in (None, 1)  # None: it needs none
 
 
 def test_half_precision_shows_in_the_layers(
