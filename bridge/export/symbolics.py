@@ -14,6 +14,8 @@ from bridge.frontend.facts import Facts
 from bridge.frontend.provenance import TAG
 
 _LOG = logging.getLogger("bridge.export")
+_WRITE = "aten::index_put"
+_VIEWS = ("aten::slice", "aten::select")  # the exporter writes into what they are views of
 _DTYPES = dict(enumerate([
     "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "complex32", "complex64", "complex128",
     "bool", "qint8", "quint8", "qint32", "bfloat16",
@@ -34,12 +36,14 @@ class Symbolics:
         self.nodes, self.facts, self.opset, self.left = nodes, facts, opset, left
         self.last: int | None = None
         self.reasons: dict[int, str] = {}
+        self._writes = [identity for identity, node in nodes.items() if node.kind().rstrip("_") == _WRITE]
 
     def __call__(self, symbolic: Callable[[], Any], arguments: tuple[Any, ...]) -> Any:
         node, inputs, new_nodes = arguments[2], arguments[3], arguments[6]
-        identity = node.i(TAG) if node.hasAttribute(TAG) else None
+        lost = self._next_write() if node.kind().rstrip("_") == _WRITE else None
+        identity = node.i(TAG) if node.hasAttribute(TAG) else lost
         if identity is not None:
-            node.removeAttribute(TAG)
+            tp.remove_attributes([node], TAG)
             self.last = identity
         original = self.nodes.get(identity) if identity is not None else None
         known = original is not None and original.kind().rstrip("_") == node.kind().rstrip("_")
@@ -51,6 +55,13 @@ class Symbolics:
             if known and original is not None:
                 self._give_types(result, original)
         return result
+
+    def _next_write(self) -> int | None:
+        """The exporter makes index_put anew, in order and without the tag; what it writes to may be another tensor."""
+        identity = self._writes.pop(0) if self._writes else None
+        if identity is None or next(iter(self.nodes[identity].inputs())).node().kind() in _VIEWS:
+            return None
+        return identity
 
     def _run(
         self,
@@ -126,6 +137,7 @@ class Symbolics:
             originals = list(value.node().inputs())
             if len(parts) == len(originals):
                 return [self._encode(argument, o, p, operands) for o, p in zip(originals, parts, strict=True)]
+        self._give_type(exported, value)
         operands.append(exported)
         return {"input": len(operands) - 1}
 
@@ -136,11 +148,14 @@ class Symbolics:
         if len(values) != len(outputs):
             return
         for value, output in zip(values, outputs, strict=True):
-            tensor, sizes = self.facts.known_kind(output), self.facts.sizes(output)
-            if value is None or tensor is None or sizes is None or output.type().kind() != "TensorType":
-                continue
-            if not tp.has_rank(value):
-                value.setType(tp.tensor_type(tensor.dtype, sizes))
+            self._give_type(value, output)
+
+    def _give_type(self, value: Any, original: tp.Value) -> None:
+        tensor, sizes = self.facts.known_kind(original), self.facts.sizes(original)
+        if value is None or tensor is None or sizes is None or original.type().kind() != "TensorType":
+            return
+        if not tp.has_rank(value):
+            value.setType(tp.tensor_type(tensor.dtype, sizes))
 
 
 def _agree(made: Sequence[int | None], sizes: Sequence[int | None]) -> bool:

@@ -38,7 +38,7 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
         return not _is_global(node) and not _static(node, facts)
     if kind in ("aten::index_put", "aten::_index_put_impl"):
         accumulate = list(node.inputs())[3]
-        return not (tp.is_constant(accumulate) and tp.constant_value(accumulate) is False)
+        return not (tp.is_constant(accumulate) and tp.constant_value(accumulate) is False) or _by_mask(node, facts)
     if kind in ("aten::avg_pool2d", "aten::avg_pool3d"):
         divisor = list(node.inputs())[6]  # is ignored
         return not (tp.is_constant(divisor) and tp.constant_value(divisor) is None)
@@ -93,6 +93,16 @@ def _has_usual_correction(node: tp.Node) -> bool:
         return True
     given = list(node.inputs())[names.index("correction")]
     return tp.is_constant(given) and tp.constant_value(given) in (None, 0, 1)
+
+
+def _by_mask(node: tp.Node, facts: Facts) -> bool:
+    """Writing to the places of a mask: rows of values are taken for one value a place."""
+    _, indices, values, *_ = node.inputs()
+    if indices.node().kind() != "prim::ListConstruct":
+        return True
+    given = [facts.known_kind(index) for index in indices.node().inputs() if index.type().kind() == "TensorType"]
+    value = facts.known_kind(values)
+    return any(g is None or g.dtype is torch.bool for g in given) and (value is None or value.rank > 0)
 
 
 def _is_global(node: tp.Node) -> bool:

@@ -104,6 +104,59 @@ class NonZeroOfKnownCount:
 
 
 @rule(
+    name="onnx/scatter-by-mask",
+    opsets=(13, 10**6),
+    examples=[
+        example(
+            text="g (float[2,3] x, bool[2,3] m, float[k] v, int64[1] n) => (float[2,3] y) {"
+            " at = NonZero(m) places = Transpose<perm = [1, 0]>(at)"
+            " start = Constant<value_ints = [0]>() axes = Constant<value_ints = [0]>()"
+            " few = Slice(v, start, n, axes) y = ScatterND(x, places, few) }",
+            m=tensor(2, 3, dtype="bool", values=[[1, 0, 1], [0, 1, 0]]), n=tensor(1, dtype="int64", values=[3]),
+            _sizes={"k": 5},
+        ),
+        example(
+            text="g (float[b,3] x, bool[b,1] m, float[k] v, int64[1] n) => (float[b,3] y) {"
+            " s = Shape(x) wide = Expand(m, s) at = NonZero(wide) places = Transpose<perm = [1, 0]>(at)"
+            " start = Constant<value_ints = [0]>() axes = Constant<value_ints = [0]>()"
+            " few = Slice(v, start, n, axes) y = ScatterND(x, places, few) }",
+            m=tensor("b", 1, dtype="bool", values=[[1], [0], [1]]), n=tensor(1, dtype="int64", values=[6]),
+            _sizes={"b": 3, "k": 7},
+        ),
+    ],
+)  # fmt: skip
+class ScatterByMask:
+    """NonZero Transpose Slice ScatterND -> CumSum Gather Where: each place takes the value that is due to it.
+
+    Source: how torch.onnx writes index_put by a mask; the parser's "NonZero plugin creator version 1 was not found".
+    """
+
+    def pattern(op, data, mask, values, end):
+        places = op.Transpose(op.NonZero(mask), perm=[1, 0])
+        return op.ScatterND(data, places, op.Slice(values, [0], end, [0]))
+
+    def check(data, mask, values):
+        require(values.rank == 1 and mask.rank == data.rank, "one value for each place of a mask of the data's rank")
+        require(covers(mask, data), "the mask must have the data's shape")
+
+    def rewrite(op, data, mask, values, end):
+        chosen = op.Reshape(mask if mask.dtype == np.bool_ else op.Not(op.Equal(mask, 0)), [-1])
+        before = op.Sub(op.CumSum(op.Cast(chosen, to=np.int64), 0), 1)
+        last = op.Sub(op.Shape(values), 1)
+        taken = op.Gather(values, op.Max(op.Min(before, last), 0))
+        return op.Reshape(op.Where(chosen, taken, op.Reshape(data, [-1])), op.Shape(data))
+
+
+def covers(mask, data):
+    """Whether a mask is known to have the shape of the data: because it is expanded to it, or by its dimensions."""
+    if mask.producer is not None and mask.producer.op == "Expand":
+        shape = mask.producer.inputs[1].producer
+        if shape is not None and shape.op == "Shape" and shape.inputs[0] == data:
+            return True
+    return mask.dims is not None and None not in mask.dims and mask.dims == data.dims
+
+
+@rule(
     name="onnx/unique-of-known-count",
     matches="Unique",
     opsets=(13, 10**6),

@@ -66,14 +66,17 @@ def _whole_places(x: Any, indices: Any) -> Any:
     return place.reshape(-1)
 
 
-def _put_by_mask(x: Any, mask: Any, values: Any) -> Any:
+def _put_by_mask(x: Any, mask: Any, values: Any, accumulate: bool) -> Any:
     """One value for all places of the mask, or one for each of them in turn."""
     import torch
 
     chosen = mask.reshape([*mask.shape] + [1] * (x.dim() - mask.dim())).expand_as(x)
+    base = torch.zeros_like(x) if accumulate else x
     if values.dim() <= x.dim() - mask.dim() or (type(values.shape[0]) is int and values.shape[0] == 1):
-        return torch.where(chosen, values, x)
-    return masked_scatter.function(x, chosen, values)
+        made = torch.where(chosen, values, base)
+    else:
+        made = masked_scatter.function(base, chosen, values)
+    return x + made if accumulate else made
 
 
 @lowering(
@@ -82,6 +85,7 @@ def _put_by_mask(x: Any, mask: Any, values: Any) -> Any:
         example(self=(4, 3), indices=[_INDEX], values=(3, 3), accumulate=True),
         example(self=(3, 2), indices=[_MASK], values=(2, 2)),
         example(self=("n", 2), indices=[tensor("n", 2, dtype="bool")], values=()),
+        example(self=(3, 2), indices=[_MASK], values=(2,), accumulate=True),
         example(
             self=("n", 4), indices=[tensor(3, values=[1, 0, 1], dtype="int64"), _INDEX], values=(3,), accumulate=True
         ),
@@ -90,8 +94,8 @@ def _put_by_mask(x: Any, mask: Any, values: Any) -> Any:
 )
 def index_put(x, indices, values, accumulate=False):
     """index_put -> Equal MatMul Add: what goes to the same place is added up. By a mask -> CumSum Gather Where."""
-    if len(indices) == 1 and indices[0] is not None and str(indices[0].dtype) == "torch.bool" and not accumulate:
-        return _put_by_mask(x, indices[0], values)
+    if len(indices) == 1 and indices[0] is not None and str(indices[0].dtype) == "torch.bool":
+        return _put_by_mask(x, indices[0], values, accumulate)
     require(accumulate, "only with accumulate=True; the others are for ScatterND")
     require(
         all(i is not None and str(i.dtype) in ("torch.int64", "torch.int32") for i in indices),

@@ -318,6 +318,7 @@ def linalg_matrix_sqrth(a):
         example(self=("n", 2, 4), b=("n", 2, 3), driver="gelsy", _outputs=1, **_LOOSE),
         example(self=_DEFICIENT, b=(3, 1), rcond=1e-3, _outputs=1, **_LOOSE),
         example(self=(5, 3), b=(5, 2), driver="gels", _outputs=2, **_LOOSE),
+        example(self=(2, 3), b=(2, 2), driver="gelsd", _outputs=1, **_LOOSE),
     ],
     refuses=[example(self=(5, 3), b=(5, 2), driver="gelsd", because="residuals")],
 )
@@ -329,14 +330,16 @@ def linalg_lstsq(a, b, rcond=None, *, driver=None):
     import torch
 
     rows, columns = int(a.shape[-2]), int(a.shape[-1])
-    require(driver in (None, "gelsy", "gels"), "with other drivers the shape of the residuals depends on the rank")
+    known = driver in (None, "gelsy", "gels") or rows <= columns
+    require(known, "with this driver the shape of the residuals depends on the rank")
     vectors = b.dim() == 1 or (b.dim() == a.dim() - 1 and b.shape == a.shape[:-1])
     b = b.unsqueeze(-1) if vectors else b
     solution = _pseudo_inverse(a, 0.0, rcond) @ b
     nothing = torch.zeros(0, dtype=a.dtype)
-    residuals, rank = nothing, nothing.to(torch.int64)
+    residuals, rank, values = nothing, nothing.to(torch.int64), _singular_values(a)
     if driver == "gels":
         residuals = ((a @ solution - b) ** 2).sum(-2) if rows > columns else nothing
     else:
-        rank = _kept(_singular_values(a), rows, columns, 0.0, rcond).to(torch.int64).sum(-1)
-    return solution.squeeze(-1) if vectors else solution, residuals, rank, nothing
+        rank = _kept(values, rows, columns, 0.0, rcond).to(torch.int64).sum(-1)
+    told = values if driver in ("gelsd", "gelss") else nothing
+    return solution.squeeze(-1) if vectors else solution, residuals, rank, told
