@@ -26,7 +26,7 @@ def fold_empty(graph: tp.Graph, facts: Facts, device: torch.device, others: Sequ
         shape = _empty_shape(value, facts)
         if shape is None or memory.written(value) or not value.uses():
             continue
-        first = next(iter(graph.nodes()))
+        first = next(iter(graph.nodes()), graph.return_node())
         seen = facts.known_kind(value)
         assert seen is not None
         constant = tp.constant(graph, torch.empty(shape, dtype=seen.dtype, device=device), first)

@@ -150,7 +150,7 @@ def together(runs: Sequence[Observations]) -> Observations:
 
 
 def _copied(example: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A deep copy of the arguments, what they share included; compressed sparse tensors have no deep copy of their own."""
+    """A deep copy of the arguments, what they share included; compressed sparse tensors have none of their own."""
     sparse = [t for t in pytree.tree_leaves(example) if isinstance(t, torch.Tensor) and t.layout is not torch.strided]
     copied: tuple[Any, ...] = copy.deepcopy(example, {id(tensor): tensor.clone() for tensor in sparse})
     return copied
@@ -186,8 +186,10 @@ def _instrument(graph: tp.Graph) -> list[str]:
     for block in list(tp.blocks(graph)):
         nodes = list(block.nodes())
         first = nodes[0] if nodes else graph.return_node() if block is graph else None
-        for value in block.inputs() if first is not None else ():
-            observer = _create(graph, value, names, first) if value.debugName() not in absent else None
+        for value in block.inputs():
+            if first is None or value.debugName() in absent:
+                continue
+            observer = _create(graph, value, names, first)
             if observer is not None:
                 observer.insertBefore(first)
         for node in nodes:

@@ -93,10 +93,19 @@ class Roles:
         if node.kind() == "prim::Constant" or self._is_free(node):
             return Role.FREE
         if node.kind() == "prim::ListUnpack" and self._of_tensors(node.input()) and _made_by_operator(node.input()):
-            return Role.ENGINE
+            return self._decide_parts(node)
         if node.kind() in _STRUCTURE or node.kind() in ("prim::If", "prim::Loop"):
             return Role.TORCH
         reason = self._why_not(node)
+        if reason is None:
+            return Role.ENGINE
+        self.reasons[node.i(TAG)] = reason
+        return Role.TORCH
+
+    def _decide_parts(self, node: tp.Node) -> Role:
+        """The parts of a list that an operator makes go where that goes, unless one of them cannot."""
+        reasons = (self._why_not_value(value) for value in node.outputs() if value.uses())
+        reason = self.policy.refused.get(node.i(TAG)) or next(filter(None, reasons), None)
         if reason is None:
             return Role.ENGINE
         self.reasons[node.i(TAG)] = reason
@@ -298,8 +307,10 @@ class Roles:
             ):
                 return "it takes a list of tensors made in PyTorch"
         for value in node.outputs():
-            if self._of_tensors(value) and any(not self._reads_in_engine(use.user, node) for use in value.uses()):
-                return "it makes a list of tensors that PyTorch reads"
+            readers = [use.user for use in value.uses() if not self._reads_in_engine(use.user, node)]
+            if self._of_tensors(value) and readers:
+                told = (self.reasons.get(reader.i(TAG)) for reader in readers if _has_tag(reader))
+                return next(filter(None, told), "it makes a list of tensors that PyTorch reads")
         return None
 
     def _reads_in_engine(self, user: tp.Node, maker: tp.Node) -> bool:

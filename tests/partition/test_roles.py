@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import bridge
 from bridge import torch_private as tp
 from bridge.frontend.alias import Memory
 from bridge.frontend.facts import Argument, Fact, Varies
@@ -62,3 +63,19 @@ def test_users_leave_operators_to_pytorch() -> None:
 
 def test_what_is_empty_in_every_call_is_a_constant() -> None:
     assert "aten::tanh" not in roles_of("return torch.tanh(x)", example=torch.rand(0, 4))
+
+
+def test_parts_of_a_list_whose_shapes_depend_on_the_data_stay_in_pytorch() -> None:
+    class Where(torch.nn.Module):
+        def forward(self, x):
+            rows, columns = torch.nonzero(x, as_tuple=True)
+            return rows, columns, torch.softmax(x @ x.t(), -1)
+
+    x = torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 3.0]])
+    report = bridge.check_method_op_support(torch.jit.trace(Where(), x, check_trace=False), spec=[x])
+    assert [(o.operator, "depends on the data" in o.reason) for o in report.unsupported] == [
+        ("aten::nonzero_numpy", True)
+    ]
+    compiled = bridge.compile(torch.jit.trace(Where(), x, check_trace=False), [x], backend="onnxruntime")
+    for given in (x, x.flip(1), torch.ones(2, 3)):
+        torch.testing.assert_close(compiled(given), Where()(given))
