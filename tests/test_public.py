@@ -1,10 +1,12 @@
 """The package's front door: its names, what importing it costs, and that a submodule never takes a function's place."""
 
 import importlib
+import pathlib
 import subprocess
 import sys
 
 import pytest
+import torch
 
 import bridge
 
@@ -41,3 +43,38 @@ def test_a_submodule_does_not_take_a_functions_place(name: str) -> None:
 def test_unknown_names() -> None:
     with pytest.raises(AttributeError, match="no attribute 'compil'"):
         bridge.compil  # noqa: B018
+
+
+class Fully(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(3, 8, 3, stride=4), torch.nn.Conv2d(8, 2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu(self.first(x)))
+
+
+@pytest.mark.parametrize("capture", ["traced", "scripted"])
+def test_an_example_of_trtorch_runs_as_it_is_written(capture: str, tmp_path: pathlib.Path) -> None:
+    torch.manual_seed(0)
+    model, input_data = Fully().eval(), torch.rand(1, 3, 224, 320)
+    torch_script_module = torch.jit.script(model) if capture == "scripted" else torch.jit.trace(model, input_data)
+    compile_settings = {
+        "input_shapes": [
+            {
+                "min": [1, 3, 224, 224],
+                "opt": [1, 3, 512, 512],
+                "max": [1, 3, 1024, 1024],
+            },  # For static size [1, 3, 224, 224]
+        ],
+        "op_precision": torch.half,  # Run with FP16
+    }
+
+    trt_ts_module = bridge.compile(torch_script_module, compile_settings)
+
+    result = trt_ts_module(input_data.half())
+    torch.jit.save(trt_ts_module, tmp_path / "trt_torchscript_module.ts")
+    expected = model(input_data)
+    assert (result - expected).abs().max() < 2e-3 * (1 + expected.abs().max())
+    loaded = torch.jit.load(tmp_path / "trt_torchscript_module.ts")
+    assert torch.equal(loaded(input_data.half()), result)
