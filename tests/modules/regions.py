@@ -84,6 +84,54 @@ class ScanWithIf(Two):
         return torch.softmax(self.second(state), -1)
 
 
+@case([(floats(3, 8), floats(1, 8)), (floats(0, 8), floats(1, 8)), (floats(6, 8), floats(1, 8))], (1, 2))
+class ExchangesInLoop(Two):
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = self.first(state), self.second(state)
+        for i in range(x.size(0)):
+            first, second = second, torch.tanh(self.first(first) + second + x[i])
+        return first, second
+
+
+@case([(floats(3, 8), torch.tensor([[1, 2, 3]])), (floats(6, 8), torch.tensor([[3, 4, 5]]))], (1, 2))
+class CountsInSums(Two):
+    def forward(self, x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        state = x[0]
+        for i in range(x.size(0)):
+            state = torch.sin(self.first(state) * i + i) / 2
+            numbers = (numbers * 2 + i) // 3 + (numbers < i)
+        return state, numbers
+
+
+@case([(floats(3, 8),), (floats(6, 8),)], (1, 3))
+class BestRow(Two):
+    def forward(self, x: Tensor) -> Tensor:
+        best, place = torch.full((1,), -1e9), torch.zeros(1, dtype=torch.int64)
+        for i in range(x.size(0)):
+            found = self.first(x[i]).sum().view(1)
+            if bool((found > best)[0]):
+                best = found
+                place = torch.full((1,), i)
+        return torch.cat([best, place.float()])
+
+
+@case(ROWS, (1, 3))
+class MasksInIf(Two):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mask = self.first(x) > 0
+        mask = mask & (self.second(x) > 0) if bool(mask.any()) else ~mask
+        return mask, torch.where(mask, x, self.first(x))
+
+
+@case(STEPS, (0, 2))
+class PairInLoop(Two):
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        pair = (state, state * 2)
+        for i in range(x.size(0)):
+            pair = (torch.tanh(self.first(pair[0]) + x[i]), self.second(pair[1]) + pair[0])
+        return pair
+
+
 @case([(X,), (X * 3,), (X * 0.01,)], (1, 1))
 class WhileOnData(Two):
     def forward(self, x: Tensor) -> Tensor:
