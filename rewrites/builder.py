@@ -13,11 +13,12 @@ import onnx_graphsurgeon as gs
 from onnx import helper, shape_inference
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
+from rewrites.body_types import body_inputs, body_outputs
 from rewrites.errors import Refusal, RewriteError
 from rewrites.graph import Editor, Value, bodies, constant_values, plain
-from rewrites.infer import SMALL, Dims, Typed, infer, numpy_type
+from rewrites.infer import SMALL, Typed, infer, numpy_type
 from rewrites.protos import node_proto
-from rewrites.schemas import formerly_attributes, schema_of
+from rewrites.schemas import formerly_attributes, output_count, schema_of
 from rewrites.symbols import refine
 
 _FREE = {"Pow": ("T", "T1")}  # exponents take the base's type, though the schema lets them differ
@@ -90,7 +91,7 @@ class Builder:
         tensors = [v.tensor if v is not None else gs.Variable.empty() for v in values]
         while tensors and not tensors[-1].name:
             tensors.pop()
-        count = _outputs or (len(body_types) if body_types else _output_count(op_type, _domain, self.opset, kept))
+        count = _outputs or (len(body_types) if body_types else output_count(op_type, _domain, self.opset, kept))
         name = self._editor.unique(f"{self._prefix}/{op_type}")
         outputs = [gs.Variable(self._editor.unique(f"{name}:{i}" if count > 1 else f"{name}:0")) for i in range(count)]
         node = gs.Node(op_type, name, kept, tensors, outputs, _domain or None)
@@ -223,9 +224,9 @@ class Builder:
         results: list[Typed] = []
         for name, function in attributes.items():
             if callable(function) and not isinstance(function, type):
-                graph, outputs = self._body(name, function, _body_inputs(op_type, attributes, values))
+                graph, outputs = self._body(name, function, body_inputs(op_type, attributes, values))
                 attributes[name] = graph
-                results = _body_outputs(op_type, attributes, outputs, values)
+                results = body_outputs(op_type, attributes, outputs, values)
         return results
 
     def _body(self, name: str, function: Callable[..., Any], inputs: list[Typed]) -> tuple[gs.Graph, list[Value]]:
@@ -293,56 +294,3 @@ def _kind(formals: list[Any], position: int, op_type: str) -> str:
     kind = str(formals[min(position, len(formals) - 1)].type_str)
     shared = _FREE.get(op_type)
     return shared[0] if shared and kind in shared else kind
-
-
-def _output_count(op_type: str, domain: str, opset: int, attributes: dict[str, Any]) -> int:
-    schema = schema_of(op_type, domain, opset)
-    if op_type == "Split" and "num_outputs" in attributes:
-        return int(attributes["num_outputs"])
-    return max(1, schema.min_output) if schema else 1
-
-
-def _body_inputs(op_type: str, attributes: dict[str, Any], values: Sequence[Value | None]) -> list[Typed]:
-    if op_type == "If":
-        return []
-    typed: list[Typed] = [(v.known_dtype, v.dims) if v is not None else (None, None) for v in values]
-    if op_type == "Loop":
-        return [(np.dtype(np.int64), ()), (np.dtype(bool), ()), *typed[2:]]
-    scanned = int(attributes["num_scan_inputs"])
-    axes = attributes.get("scan_input_axes") or [0] * scanned
-    return typed[: len(typed) - scanned] + [
-        _without(t, a) for t, a in zip(typed[len(typed) - scanned :], axes, strict=False)
-    ]
-
-
-def _without(typed: Typed, axis: int) -> Typed:
-    dims: Dims | None = typed[1]
-    if dims is None:
-        return typed
-    axis %= len(dims)
-    return typed[0], dims[:axis] + dims[axis + 1 :]
-
-
-def _body_outputs(
-    op_type: str, attributes: dict[str, Any], outputs: list[Value], inputs: Sequence[Value | None]
-) -> list[Typed]:
-    """The types of a control flow node's outputs from those of its body."""
-    typed: list[Typed] = [(numpy_type(v.tensor.dtype), v.dims) for v in outputs]
-    if op_type == "If":
-        return typed
-    if op_type == "Loop":
-        carried = len(inputs) - 2
-        return typed[1 : 1 + carried] + [_with_axis(t, 0, None) for t in typed[1 + carried :]]
-    carried = len(inputs) - int(attributes["num_scan_inputs"])
-    first, axes = inputs[carried], attributes.get("scan_input_axes") or [0]
-    length = first.dims[axes[0]] if first is not None and first.dims is not None else None
-    places = attributes.get("scan_output_axes") or [0] * (len(typed) - carried)
-    return typed[:carried] + [_with_axis(t, a, length) for t, a in zip(typed[carried:], places, strict=True)]
-
-
-def _with_axis(typed: Typed, axis: int, size: int | str | None) -> Typed:
-    dims: Dims | None = typed[1]
-    if dims is None:
-        return typed
-    axis %= len(dims) + 1
-    return typed[0], (*dims[:axis], size, *dims[axis:])

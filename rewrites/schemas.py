@@ -75,3 +75,11 @@ def same_attribute(actual: Any, wanted: Any, name: str) -> bool:
     if isinstance(actual, float) or isinstance(wanted, float):
         return actual is not None and wanted is not None and bool(np.float32(actual) == np.float32(wanted))
     return bool(actual == wanted)
+
+
+def output_count(op_type: str, domain: str, opset: int, attributes: dict[str, Any]) -> int:
+    """How many outputs a node has at least."""
+    schema = schema_of(op_type, domain, opset)
+    if op_type == "Split" and "num_outputs" in attributes:
+        return int(attributes["num_outputs"])
+    return max(1, schema.min_output) if schema else 1
