@@ -132,8 +132,8 @@ def report_bundle(
 
     In it are versions, the GPU, the settings, segments and why operators stayed in PyTorch, the ONNX graphs as exported
     and as rewritten, rules that fired, engines and their layers, how the outputs compare, what was logged meanwhile,
-    and what failed. Not in it are weights and inputs (unless asked for), environment variables, and paths: of each only
-    the last part is kept.
+    and what failed. Not in it are weights and inputs (unless asked for), environment variables, and where files are:
+    paths below the working directory and installed packages become relative, of others only the last part is kept.
 
     Args:
         module: as for `bridge.compile`, or a compiled module, whose own record is then told.

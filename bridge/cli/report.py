@@ -42,7 +42,7 @@ def write_report(
 ) -> None:
     """Writes a support bundle: versions, settings, ONNX graphs, reasons, engines, logs, errors; tells what is in it.
 
-    Weights and inputs stay out unless they are asked for; of paths only the last part is kept.
+    Weights and inputs stay out unless they are asked for; paths become relative, or are cut to their last part.
 
     bridge report model.ts --input x:1x3x224x224 -o report.zip
     bridge report model.ts --load inputs.pt --compiled model_trt.ts
