@@ -46,9 +46,9 @@ class Nested(nn.Module):
         return {"last": x, "more": more["k"] + 1, "same": more["k"]}
 
 
-class Zeta(nn.Module):
+class Nextafter(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.special.zeta(x, x + 1)
+        return torch.nextafter(x, x + 1)
 
 
 def _several() -> torch.jit.ScriptModule:
@@ -95,13 +95,13 @@ def test_onnx_of_control_flow_and_nests() -> None:
 
 
 def test_operators_that_onnx_lacks_are_nodes_or_errors() -> None:
-    model = bridge.to_onnx(torch.jit.script(Zeta()), [(2, 3)], rewrite=False)
+    model = bridge.to_onnx(torch.jit.script(Nextafter()), [(2, 3)], rewrite=False)
     (node,) = (node for node in model.graph.node if node.domain == "torch.aten")
     attributes = {a.name: a.s.decode() for a in node.attribute}
-    assert node.op_type == "special_zeta" and attributes["schema"].startswith("aten::special_zeta(Tensor self")
+    assert node.op_type == "nextafter" and attributes["schema"].startswith("aten::nextafter(Tensor self")
     assert "torch.aten" in [entry.domain for entry in model.opset_import]
-    with pytest.raises(bridge.UnsupportedOperatorError, match=r"aten::special_zeta(.|\n)*test_interface.py:\d+"):
-        bridge.to_onnx(torch.jit.script(Zeta()), [(2, 3)])
+    with pytest.raises(bridge.UnsupportedOperatorError, match=r"aten::nextafter(.|\n)*test_interface.py:\d+"):
+        bridge.to_onnx(torch.jit.script(Nextafter()), [(2, 3)])
 
 
 def test_engine_bytes_of_any_method() -> None:
@@ -115,8 +115,8 @@ def test_engine_bytes_of_any_method() -> None:
 
 
 def test_no_engine_for_what_has_to_stay_in_pytorch() -> None:
-    with pytest.raises(bridge.UnsupportedOperatorError, match="aten::special_zeta"):
-        bridge.convert_method_to_trt_engine(torch.jit.script(Zeta()), spec=[(2, 3)], backend="tensorrt_rtx")
+    with pytest.raises(bridge.UnsupportedOperatorError, match="aten::nextafter"):
+        bridge.convert_method_to_trt_engine(torch.jit.script(Nextafter()), spec=[(2, 3)], backend="tensorrt_rtx")
     with pytest.raises(bridge.UnsupportedOperatorError):
         bridge.convert_method_to_trt_engine(
             torch.jit.script(Nested().eval()),
@@ -129,14 +129,14 @@ def test_no_engine_for_what_has_to_stay_in_pytorch() -> None:
 
 def test_the_error_starts_a_rule() -> None:
     with pytest.raises(bridge.UnsupportedOperatorError) as caught:
-        bridge.compile(torch.jit.script(Zeta()), [(2, 3)], backend="onnxruntime", require_full_compilation=True)
+        bridge.compile(torch.jit.script(Nextafter()), [(2, 3)], backend="onnxruntime", require_full_compilation=True)
     text = str(caught.value)
-    assert "aten::special_zeta(Tensor self, Tensor other) -> Tensor" in text and "test_interface.py" in text
+    assert "aten::nextafter(Tensor self, Tensor other) -> Tensor" in text and "test_interface.py" in text
     start = "\n".join(line[4:] for line in text[text.index("    import rewrites") :].splitlines())
-    code = compile(start.replace("compiled = bridge.compile(module, spec, rules=[special_zeta])", ""), "start", "exec")
+    code = compile(start.replace("compiled = bridge.compile(module, spec, rules=[nextafter])", ""), "start", "exec")
     made: dict[str, object] = {}
     exec(code, made)
-    assert "special_zeta" in str(made["special_zeta"].name)
+    assert "nextafter" in str(made["nextafter"].name)
 
 
 def test_other_methods_stay_and_share_state(tmp_path) -> None:
