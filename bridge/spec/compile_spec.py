@@ -91,7 +91,7 @@ class CompileSpec(metaclass=_Translating):
         workspace_size: most scratch memory of an engine, in bytes or as "2GiB"; None: the backend's own choice.
         optimization_level: TensorRT's, 0 (quick build) to 5; None: its default.
         timing_cache: file that keeps TensorRT's kernel timings from one build to the next.
-        keep_onnx: keep the graph that an engine is built from beside it, so that `bridge.rebuild` can build it elsewhere.
+        keep_onnx: keep the graph that an engine is built from beside it: `bridge.rebuild` can build it elsewhere.
         disable_tf32: compute float32 without TensorFloat-32.
         profiling_verbosity: what an engine tells about its layers: "none", "layer_names_only" or "detailed".
         output_names: names of the engine's outputs, in order; None: those of the module.
