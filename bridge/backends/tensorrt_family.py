@@ -156,8 +156,8 @@ def _errors(parser: Any, model: onnx.ModelProto) -> list[Refusal]:
         name = error.node_name() or (node.name if node is not None else "")
         operator = error.node_operator() or (node.op_type if node is not None else "")
         of_importer = [] if operator else _nodes_of_importer(error.func(), model)
-        for name, operator in of_importer or [(name, operator)]:
-            found.setdefault((name, operator), Refusal(name, operator, error.desc()))
+        for key in of_importer or [(name, operator)]:
+            found.setdefault(key, Refusal(*key, error.desc()))
     return list(found.values())
 
 
