@@ -17,6 +17,7 @@ from bridge import torch_private as tp
 from bridge.frontend.alias import Memory
 from bridge.frontend.observe import Observations, TensorSeen
 from bridge.frontend.shapes import Symbols, dims_of, propagated
+from bridge.frontend.unseen import shape_follows
 
 
 class Varies(IntEnum):
@@ -151,6 +152,7 @@ class _Reasoner:
         self.facts, self.graph, self.memory = facts, graph, Memory(graph, others)
         self.written: dict[str, Fact] = {}
         self.common: set[str] = set()
+        self.follows: dict[tuple[str, ...], bool] = {}
         self.nothing = {n.output().debugName() for n in tp.walk(graph) if n.kind() == "prim::Uninitialized"}
         self.set_attributes = {
             node.s("name") for one in (graph, *others) for node in tp.walk(one) if node.kind() == "prim::SetAttr"
@@ -232,9 +234,18 @@ class _Reasoner:
         if kind in _READS_SHAPE:
             return Fact(content=max((max(fact.shape, fact.kind) for fact in inputs), default=Varies.NEVER))
         if kind.partition("::")[0] not in _PURE_NAMESPACES:
-            return Fact(together.kind, Varies.WITH_DATA, Varies.WITH_DATA)
+            numbers = [self.facts.of(value).content for value in _sizing(node)]
+            shape = max([together.shape, *numbers]) if self._follows(node) else Varies.WITH_DATA
+            return Fact(together.kind, shape, Varies.WITH_DATA)
         random = Fact(content=Varies.WITH_DATA) if node.isNondeterministic() else Fact()
         return self._pure(node, together) | random | self._maybe_none(node, together)
+
+    def _follows(self, node: tp.Node) -> bool:
+        """Whether the shapes of a custom operator's results follow from those of its inputs."""
+        names = tuple(value.debugName() for value in node.outputs())
+        if names not in self.follows:
+            self.follows[names] = shape_follows(node, self.facts.seen)
+        return self.follows[names]
 
     def _maybe_none(self, node: tp.Node, together: Fact) -> Fact:
         """Whether an operator gives None (a dict that is asked for a key) follows from the content of its inputs."""

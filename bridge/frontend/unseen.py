@@ -37,6 +37,27 @@ def derive(module: torch.jit.ScriptModule, graph: tp.Graph, seen: Observations) 
     return found
 
 
+def shape_follows(node: tp.Node, seen: Observations) -> bool:
+    """Whether an operator's fake kernel tells the shapes that were seen from those of its inputs, without numbers."""
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    run, results = _function(node), [seen.tensor(value.debugName()) for value in node.outputs()]
+    quiet = silenced("torch._subclasses.fake_tensor")
+    with quiet, FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv()), torch.no_grad():
+        deriver = _Deriver(None, seen)
+        arguments = [deriver.value(value) for value in node.inputs()]
+        if run is None or any(argument is _UNKNOWN for argument in arguments):
+            return False
+        try:
+            made = run(*arguments)
+        except Exception:  # it has no fake kernel, or that needs numbers
+            return False
+    made = made if isinstance(made, (tuple, list)) else [made]
+    shapes = [tuple(t.shape) if isinstance(t, torch.Tensor) else None for t in made]
+    whole = all(shape is not None and all(type(size) is int for size in shape) for shape in shapes)
+    return whole and shapes == [result.shape if result is not None else None for result in results]
+
+
 def _observable(graph: tp.Graph) -> Iterator[str]:
     for value in tp.values(graph):
         if str(value.type().annotation_str) in KINDS and not tp.is_constant(value):
@@ -44,7 +65,7 @@ def _observable(graph: tp.Graph) -> Iterator[str]:
 
 
 class _Deriver:
-    def __init__(self, module: torch.jit.ScriptModule, seen: Observations) -> None:
+    def __init__(self, module: torch.jit.ScriptModule | None, seen: Observations) -> None:
         self.module, self.seen = module, seen
         self.known: dict[str, Any] = {}
 
@@ -64,7 +85,7 @@ class _Deriver:
 
     def _operator(self, node: tp.Node) -> None:
         run = _FUNCTIONS.get(node.kind()) or _function(node)
-        arguments = [self._value(value) for value in node.inputs()]
+        arguments = [self.value(value) for value in node.inputs()]
         if run is None or any(argument is _UNKNOWN for argument in arguments):
             return
         try:
@@ -85,7 +106,7 @@ class _Deriver:
             self.seen.values[name] = [describe(found)]
             self.seen.derived.add(name)
 
-    def _value(self, value: tp.Value) -> Any:
+    def value(self, value: tp.Value) -> Any:
         """What a value is, with fake tensors in the place of tensors."""
         name = value.debugName()
         if name not in self.known:
@@ -100,9 +121,13 @@ class _Deriver:
         if self.seen.values.get(value.debugName()):
             return self._fake(next((s for s in self.seen.values[value.debugName()] if s is not None), None))
         if node.kind() == "prim::GetAttr":
-            owner = self._value(node.input())
+            owner = self.value(node.input())
             return getattr(owner, node.s("name"), _UNKNOWN)
-        return self.module if node.kind() == "prim::Param" and value.type().kind() == "ClassType" else _UNKNOWN
+        return (
+            self.module
+            if self.module is not None and node.kind() == "prim::Param" and value.type().kind() == "ClassType"
+            else _UNKNOWN
+        )
 
     def _fake(self, seen: Any) -> Any:
         if isinstance(seen, TensorSeen):
@@ -113,18 +138,18 @@ class _Deriver:
         for block in node.blocks():
             self.block(block)
         for position, value in enumerate(node.outputs()):
-            sides = [self._value(list(block.outputs())[position]) for block in node.blocks()]
+            sides = [self.value(list(block.outputs())[position]) for block in node.blocks()]
             self._set(value, next((s for s in sides if s is not _UNKNOWN and s is not None), sides[0]))
 
     def _loop(self, node: tp.Node) -> None:
         body = next(iter(node.blocks()))
         turn, *parameters = body.inputs()
         self._set(turn, 0)
-        starts = [self._value(value) for value in list(node.inputs())[2:]]
+        starts = [self.value(value) for value in list(node.inputs())[2:]]
         for parameter, start in zip(parameters, starts, strict=True):
             self._set(parameter, start)
         self.block(body)
-        ends = [self._value(value) for value in list(body.outputs())[1:]]
+        ends = [self.value(value) for value in list(body.outputs())[1:]]
         for value, start, end in zip(node.outputs(), starts, ends, strict=True):
             self._set(value, end if end is not _UNKNOWN and end is not None else start)
 

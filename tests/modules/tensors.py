@@ -20,6 +20,27 @@ def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
+@torch.library.custom_op("bridge_tests::leading", mutates_args=())
+def leading(x: Tensor, most: int) -> Tensor:
+    return x[x[:, 0] > 0][:most] + 0
+
+
+@leading.register_fake
+def _(x: Tensor, most: int) -> Tensor:
+    return x.new_empty(torch.library.get_ctx().new_dynamic_size(), x.shape[1])
+
+
+@case([(X,), (X.abs(),)], (1, 2), trace=True)
+class CustomOperatorOfAnyLength(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.ops.bridge_tests.leading(torch.tanh(self.layer(x)) + 0.1, 9)
+        return torch.softmax(self.layer(y), -1)
+
+
 @case([(X,), (Y,)], (1, 3))
 class NonZero(nn.Module):
     def __init__(self) -> None:
@@ -92,7 +113,7 @@ class Deformable(nn.Module):
         return torch.relu(moved) + 1
 
 
-@case([(X,), (Y,)], (1, 3), trace=True)
+@case([(X,), (Y,)], (2, 2), trace=True)
 class CustomOperator(nn.Module):
     def __init__(self) -> None:
         super().__init__()
