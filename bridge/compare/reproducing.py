@@ -40,8 +40,10 @@ def runner(path):
 (values,) = load_json(str(HERE / "values.json"))
 is_wrong = False
 with runner(sys.argv[1] if len(sys.argv) > 1 else str(HERE / "smallest.onnx")) as active, numpy.errstate(all="ignore"):
-    found = active.infer({{name: values[name] for name in active.get_input_metadata()}})
-    for name in found:
+    given = {{name: values.get(name) for name in active.get_input_metadata()}}
+    is_known = all(value is not None for value in given.values())  # a smaller model may ask for more
+    found = active.infer(given) if is_known else {{}}
+    for name in filter(values.__contains__, found):
         right, other = (numpy.asarray(arrays[name]).astype(numpy.float64) for arrays in (values, found))
         same = (right == other) | (numpy.isnan(right) & numpy.isnan(other))
         error = numpy.linalg.norm(numpy.where(same, 0.0, other - right))
