@@ -35,6 +35,10 @@ WHOLE = {
         lambda x, y: F.cosine_similarity(x, y, dim=-2),
         _x(1, 2, 3), _x(2, 1, 3),
     ),
+    "a product added to what is not read": (
+        lambda x, y: torch.baddbmm(torch.full((1, 2, 3), float("nan")), x, y, beta=0, alpha=0.5),
+        _x(1, 2, 4), _x(1, 4, 3),
+    ),
     "one step of linspace": (lambda x: torch.linspace(x[0].item(), 3.0, 1) + x, _x(4)),
     "numbers in parts": (torch.frexp, torch.tensor([1.4e-45, 0.0, -8.0, float("inf"), float("-inf"), 0.7])),
     "bags whose padding is the last row": (

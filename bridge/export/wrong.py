@@ -26,6 +26,7 @@ _ALWAYS = {
     "aten::embedding_bag",  # a loop of sums that ONNX Runtime cannot run
 }  # fmt: skip
 _ON_INTEGERS = {"aten::div", "aten::remainder", "aten::fmod"}  # rounds towards zero
+_ADDED_PRODUCTS = {"aten::addmm", "aten::baddbmm", "aten::addbmm", "aten::addmv", "aten::addr"}
 _VARIANCES = {"aten::var", "aten::std", "aten::var_mean", "aten::std_mean"}
 _SPREADS = {"aten::var", "aten::std", "aten::var_mean", "aten::std_mean"}
 _FINE_POOL = {"aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d"}
@@ -53,10 +54,12 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
     if kind in _ON_INTEGERS:
         return _integers(node, facts)
     if kind in _VARIANCES:  # is made an integer; more than there are elements gives negative numbers
-        return not _is_usual_variance(node)
+        return not _argument_is(node, "correction", lambda number: number in (None, 0, 1))
     if kind == "aten::cosine_similarity":  # the axis of broadcast tensors is miscounted
         first, second = (facts.sizes(value) for value in list(node.inputs())[:2])
         return first is None or first != second or None in first
+    if kind in _ADDED_PRODUCTS:  # nothing of a tensor is NaN where that is NaN
+        return not _argument_is(node, "beta", lambda beta: beta != 0)
     if kind == "aten::linspace":  # one step divides by zero
         return not _known(list(node.inputs())[2], lambda steps: steps > 1)
     if kind in ("aten::nll_loss_nd", "aten::cross_entropy_loss"):  # axes are taken for granted, and indices
@@ -78,12 +81,12 @@ def _known(value: tp.Value, holds: Callable[[Any], bool]) -> bool:
     return bool(items) and all(map(tp.is_constant, items)) and holds([tp.constant_value(item) for item in items])
 
 
-def _is_usual_variance(node: tp.Node) -> bool:
-    """Whether its correction is 0 or 1, if it says any."""
+def _argument_is(node: tp.Node, name: str, holds: Callable[[Any], bool]) -> bool:
+    """Whether something holds of an argument that is a constant; also where the overload has no such argument."""
     schema = tp.schema(node)
     assert schema is not None
     named = {a.name: value for a, value in zip(schema.arguments, node.inputs(), strict=False)}
-    return "correction" not in named or _known(named["correction"], lambda number: number in (None, 0, 1))
+    return name not in named or _known(named[name], holds)
 
 
 def _has_usual_correction(node: tp.Node) -> bool:
