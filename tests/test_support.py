@@ -2,12 +2,15 @@
 
 import json
 import re
+import time
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 import bridge
+from bridge.report.support import to_html
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated")
 
@@ -111,3 +114,20 @@ def test_branches_that_the_example_did_not_run_give_the_same_results() -> None:
     for value in (1.0, 20.0, -20.0):
         x = torch.full((2, 3), value)
         torch.testing.assert_close(compiled(x), module(x))
+
+
+def test_a_report_of_thousands_of_nodes_is_a_page_within_a_second() -> None:
+    node = bridge.dryrun(torch.jit.script(Branch().eval()), [torch.ones(2, 3)], backend="onnxruntime")
+    many = replace(
+        node,
+        segments=node.segments * 500,
+        unsupported=node.unsupported * 200,
+        steps=tuple(step for i in range(500) for step in (("engine", i), ("PyTorch", "aten::nonzero"))),
+    )
+    assert many.operators > 2000
+    start = time.process_time()
+    page = to_html(many)
+    assert time.process_time() - start < 1
+    assert "and 600 more steps" in page
+    assert page.count('id="engine-') == 500
+    assert len(page) < 4e6
