@@ -214,9 +214,9 @@ for module in (module, torch.jit.load("graphs.ts")):
         with torch.cuda.stream(stream):
             for batch in (4, 16, 4, 9, 4):
                 x = torch.randn(batch, 64, device="cuda")
-                first, second = module(x), module(x + 1)
-                close(first, eager(x))
-                close(second, eager(x + 1))
+                one, other = module(x), module(x + 1)
+                close(one, eager(x))
+                close(other, eager(x + 1))
             for batch in range(1, 17):
                 x = torch.randn(batch, 64, device="cuda")
                 close(module(x), eager(x))
