@@ -100,7 +100,7 @@ antialiased = [
 
 @lowering(
     "aten::grid_sampler_3d",
-    static={"x": (-3, -2, -1)},
+    static={"grid": (-1,)},
     examples=[
         example(input=("n", 2, 4, 5, 3), grid=_GRID, interpolation_mode=0, padding_mode=0, align_corners=False),
         example(input=("n", 2, 4, 5, 3), grid=_GRID, interpolation_mode=0, padding_mode=1, align_corners=True),

@@ -51,8 +51,9 @@ def _sorted(x: Any, dim: int, descending: bool, stable: bool) -> tuple[Any, Any]
     if x.dim() == 0:
         return x.clone(), torch.zeros_like(x, dtype=torch.int64)
     if not stable:
-        made = torch.topk(x, x.shape[dim], dim, largest=descending)
-        return made[0], made[1]
+        key = torch.where(torch.isnan(x), torch.full_like(x, float("inf")), x) if x.is_floating_point() else x
+        order = torch.topk(key, x.shape[dim], dim, largest=descending)[1]
+        return x.gather(dim, order), order
     last = x.movedim(dim, -1)
     places = torch.arange(last.shape[-1])
     at = _ranks(last, descending).unsqueeze(-2) == places.unsqueeze(-1)
