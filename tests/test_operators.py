@@ -59,6 +59,7 @@ IN_PYTORCH = {
         lambda x, g, i: torch.ops.aten.max_pool2d_with_indices_backward(g, x, [2], [2], [0], [1], False, i),
         _x(1, 1, 4, 4), _x(1, 1, 2, 2), torch.tensor([[[[0, 3], [8, 15]]]]),
     ),
+    "a product over nothing": (lambda x, y, z: torch.addmm(x, y, z, beta=0.2), _x(5, 10), _x(5, 0), _x(0, 10)),
     "sparse matrices": (lambda x, y: torch.sparse.mm(x, y), _x(3, 4).relu().to_sparse_csr(), _x(4, 2)),
     "dropout of everything": (lambda x: F.dropout(x, 1.0, training=True).softmax(-1), _x(3, 4)),
 }  # fmt: skip

@@ -247,6 +247,8 @@ class Roles:
     def _why_not_tensor(self, value: tp.Value) -> str | None:
         if tp.is_constant(value):
             tensor = tp.constant_value(value)
+            if isinstance(tensor, torch.Tensor) and 0 in tensor.shape:
+                return "a tensor is empty"
             scalar = not isinstance(tensor, torch.Tensor) or (tensor.dtype is torch.float64 and tensor.ndim == 0)
             return None if scalar else self._why_not_dtype(tensor.dtype)
         tensor = self.facts.tensor(value)
