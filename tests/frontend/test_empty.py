@@ -8,7 +8,7 @@ import bridge
 
 class Sums(torch.nn.Module):
     def forward(self, x, nothing):
-        return torch.softmax(x @ x.t(), -1) + nothing.sum() + torch.cat([nothing.flatten(), x.flatten()]).mean()
+        return torch.softmax(x @ x.t(), -1) + nothing.sum() + nothing.flatten().sort().values.sum()
 
 
 class Empty(torch.nn.Module):
