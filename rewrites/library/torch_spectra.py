@@ -302,7 +302,10 @@ def pinverse(a, rcond=1e-15):
 @lowering(
     "aten::linalg_matrix_sqrth",
     static={"a": _A},
-    examples=[example(self=_POSITIVE, **_LOOSE)],
+    examples=[
+        example(self=_POSITIVE, **_LOOSE),
+        example(self=tensor(2, 2, 2, values=[[[2.0, 0.3], [0.3, 1.0]], [[1.0, 0.0], [0.0, 9.0]]]), **_LOOSE),
+    ],
     refuses=[_DYNAMIC_SELF],
 )
 def linalg_matrix_sqrth(a):
