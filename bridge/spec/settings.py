@@ -144,7 +144,9 @@ def modules(field: str, value: Any) -> tuple[str, ...]:
     """Modules by path ("encoder.layer.0") or by the name of their type; the types themselves are taken too."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise wrong(field, value, "a list of module paths or types")
-    return names(field, [item.__name__ if isinstance(item, type) else item for item in value])
+    return names(
+        field, [f"{item.__module__}.{item.__qualname__}" if isinstance(item, type) else item for item in value]
+    )
 
 
 def rules(field: str, value: Any) -> tuple[Any, ...]:
