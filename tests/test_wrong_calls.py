@@ -11,18 +11,10 @@ import torch
 import bridge
 from bridge.runtime.calls import engine_calls
 from bridge.runtime.plan import Plan
+from tests.small import Scaled
 
 X, SCALE = torch.ones(2, 4), torch.ones(1)
 INPUTS = [(2, 4), (1,)]
-
-
-class Scaled(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = torch.nn.Linear(4, 3)
-
-    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.linear(x)) * scale
 
 
 @pytest.fixture(scope="module")

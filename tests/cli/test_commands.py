@@ -8,15 +8,7 @@ import torch
 
 import bridge
 from bridge.cli import main
-
-
-class Scaled(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = torch.nn.Linear(4, 3)
-
-    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.linear(x)) * scale
+from tests.small import Scaled
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +146,7 @@ def test_profile(capsys: pytest.CaptureFixture[str], compiled: Path, tmp_path: P
     files = tmp_path / "profile.html", tmp_path / "profile.json"
     code, out, _ = run(capsys, "profile", compiled, "--runs", 2, "--html", files[0], "--trace", files[1])
     assert code == 0 and "linear: linear" in out
-    assert "test_commands.py" in files[0].read_text()
+    assert "small.py" in files[0].read_text()
     assert json.loads(files[1].read_text())["traceEvents"]
 
 

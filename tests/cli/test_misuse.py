@@ -8,18 +8,10 @@ import torch
 
 import bridge
 from bridge.cli import main
+from tests.small import Scaled
 
 COMMANDS = ("compile", "engine", "check", "run", "debug", "report", "bench", "profile")
 INPUTS = ("-i", "x:2x4", "-i", "scale:1")
-
-
-class Scaled(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = torch.nn.Linear(4, 3)
-
-    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.linear(x)) * scale
 
 
 @pytest.fixture(scope="module")
