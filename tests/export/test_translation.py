@@ -34,9 +34,7 @@ class Calling(nn.Module):
         pytest.param(lambda x: nn.functional.adaptive_max_pool2d(x, (2, 3)), X, id="channels are taken for a batch"),
         pytest.param(lambda x: torch.all(x.masked_fill(x > 0, 0.5)), X, id="numbers as booleans"),
         pytest.param(lambda x: torch.column_stack([x[:, 0], x]), VECTORS.t(), id="sequences"),
-        pytest.param(
-            lambda x: x.index_put([x.amax(2) > 1], x.amax((0, 1))), X, id="rows for values"
-        ),
+        pytest.param(lambda x: x.index_put([x.amax(2) > 1], x.amax((0, 1))), X, id="rows for values"),
         pytest.param(lambda x: x.sum().index_select(0, torch.tensor([0])), X, id="an index into a scalar"),
     ],
 )
