@@ -68,17 +68,18 @@ def copysign(a, b):
     examples=[
         example(self=("n", 3), other=(3,)),
         example(self=tensor(2, values=[3e30, 0.0]), other=tensor(2, values=[4e30, 0.0])),
+        example(self=tensor(3, values=[_INF, _NAN, 1.0]), other=tensor(3, values=[_NAN, -_INF, _NAN])),
     ],
 )
 def hypot(a, b):
-    """hypot -> Div Sqrt Mul: the greater one is taken out, so that squares do not overflow."""
+    """hypot -> Div Sqrt Mul: the greater one is taken out, so that squares do not overflow; infinite beside NaN (C99, F.10.4.3)."""
     import torch
 
     a, b = (x.abs() for x in _promoted(a, b))
     high, low = torch.maximum(a, b), torch.minimum(a, b)
     ratio = low / torch.where(high == 0, torch.ones_like(high), high)
     made = high * torch.sqrt(1 + ratio * ratio)
-    return torch.where(torch.isinf(high), high, made)
+    return torch.where(torch.isinf(a), a, torch.where(torch.isinf(b), b, made))
 
 
 @lowering(
