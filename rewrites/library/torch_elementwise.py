@@ -72,7 +72,10 @@ def copysign(a, b):
     ],
 )
 def hypot(a, b):
-    """hypot -> Div Sqrt Mul: the greater one is taken out, so that squares do not overflow; infinite beside NaN (C99, F.10.4.3)."""
+    """hypot -> Div Sqrt Mul: the greater one is taken out, so that squares do not overflow.
+
+    Infinite beside NaN, as in C99, F.10.4.3.
+    """
     import torch
 
     a, b = (x.abs() for x in _promoted(a, b))
