@@ -28,7 +28,6 @@ _ALWAYS = {
 _ON_INTEGERS = {"aten::div", "aten::remainder", "aten::fmod"}  # rounds towards zero
 _ADDED_PRODUCTS = {"aten::addmm", "aten::baddbmm", "aten::addbmm", "aten::addmv", "aten::addr"}
 _VARIANCES = {"aten::var", "aten::std", "aten::var_mean", "aten::std_mean"}
-_SPREADS = {"aten::var", "aten::std", "aten::var_mean", "aten::std_mean"}
 _FINE_POOL = {"aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d"}
 
 
@@ -43,8 +42,6 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
     if kind in ("aten::avg_pool2d", "aten::avg_pool3d"):
         divisor = list(node.inputs())[6]  # is ignored
         return not (tp.is_constant(divisor) and tp.constant_value(divisor) is None)
-    if kind in _SPREADS:
-        return not _has_usual_correction(node)
     if kind in ("aten::any", "aten::all"):
         given = facts.known_kind(next(iter(node.inputs())))  # numbers are rounded to integers and added up
         return given is None or given.dtype is not torch.bool
@@ -87,15 +84,6 @@ def _argument_is(node: tp.Node, name: str, holds: Callable[[Any], bool]) -> bool
     assert schema is not None
     named = {a.name: value for a, value in zip(schema.arguments, node.inputs(), strict=False)}
     return name not in named or _known(named[name], holds)
-
-
-def _has_usual_correction(node: tp.Node) -> bool:
-    """Any other correction than 0 and 1 is rounded, and not held against the number of elements."""
-    names = [argument.name for argument in tp.arguments_of(node.schema())]
-    if "correction" not in names:
-        return True
-    given = list(node.inputs())[names.index("correction")]
-    return tp.is_constant(given) and tp.constant_value(given) in (None, 0, 1)
 
 
 def _by_mask(node: tp.Node, facts: Facts) -> bool:
