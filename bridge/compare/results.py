@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 from dataclasses import asdict, dataclass, field
@@ -14,7 +13,7 @@ from bridge.compare.bisecting import Bisection
 from bridge.compare.histograms import Histogram
 from bridge.compare.layers import LayerRow
 from bridge.compare.outputs import OutputRow
-from bridge.report.writing import write_text
+from bridge.report.writing import write_report
 
 STAGE_WORDS = {
     "exported": "in the exported ONNX, before rewriting and casting",
@@ -136,9 +135,7 @@ class ComparisonReport:
         """Writes the report: as JSON where the name ends in .json, else as one HTML page that needs nothing else."""
         from bridge.compare.pages import to_html
 
-        path = Path(path)
-        content = json.dumps(self.to_dict(), indent=1) if path.suffix == ".json" else to_html(self)
-        return write_text(path, content)
+        return write_report(path, self.to_dict, lambda: to_html(self))
 
     def __str__(self) -> str:
         from bridge.compare.pages import to_text

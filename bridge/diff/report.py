@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from bridge.compare.inputs import input_sets
 from bridge.diff.matching import LayerDiff, matched, paired_origins
 from bridge.diff.sides import INTERFACES, Side, opened
 from bridge.errors import SpecError
-from bridge.report.writing import write_text
+from bridge.report.writing import write_report
 
 LIMITS = ("slower", "larger", "memory", "layers", "precision", "fallback", "engines", "settings", "any")
 _WITH_FACTOR = ("slower", "larger", "memory")
@@ -143,9 +142,7 @@ class DiffReport:
         """Writes the report: as JSON where the name ends in .json, else as one HTML page that needs nothing else."""
         from bridge.diff.pages import to_html
 
-        path = Path(path)
-        content = json.dumps(self.to_dict(), indent=1) if path.suffix == ".json" else to_html(self)
-        return write_text(path, content)
+        return write_report(path, self.to_dict, lambda: to_html(self))
 
     def __str__(self) -> str:
         from bridge.diff.pages import to_text

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from bridge.errors import BridgeError
 from bridge.report.terminal import amount
@@ -71,6 +73,16 @@ def write_text(path: str | Path, text: str) -> Path:
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return Path(path)
+
+
+def write_report(path: str | Path, data: Callable[[], Any], page: Callable[[], str]) -> Path:
+    """Writes a report: its data as JSON where the name ends in .json, else its page.
+
+    Raises:
+        BridgeError: it cannot be written.
+    """
+    path = Path(path)
+    return write_text(path, json.dumps(data(), indent=1) if path.suffix == ".json" else page())
 
 
 def _mask() -> int:
