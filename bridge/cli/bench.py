@@ -25,15 +25,15 @@ _FEWEST = 20  # calls
 def bench_module(
     model: options.Module,
     inputs: options.Inputs = None,
-    load: Annotated[Path | None, typer.Option(help="Inputs to use (.pt or .npz).", exists=True)] = None,
+    load: options.Load = None,
     reference: Annotated[
         Path | None, typer.Option(help="The original, measured with the same inputs.", exists=True)
     ] = None,
     seconds: Annotated[float, typer.Option(help="How long each of the two is measured.", min=0.01)] = 3.0,
     cuda_graphs: Annotated[bool, typer.Option("--cuda-graphs", help="Replay the engines as CUDA graphs.")] = False,
     out: Annotated[Path | None, typer.Option("--json", help="Where the figures go.", callback=options.writable)] = None,
-    seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
-    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda:0; by default where the engine does.")] = "",
+    seed: options.Seed = 0,
+    device: options.Device = "",
 ) -> None:
     """Measures a module: latency of single calls, throughput of calls that follow each other, memory.
 

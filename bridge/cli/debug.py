@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,10 +15,7 @@ if TYPE_CHECKING:
 def debug_module(
     model: options.Module,
     inputs: options.Inputs = None,
-    load: Annotated[
-        Path | None,
-        typer.Option(help="Inputs to use: tensors saved by torch.save (.pt), or named arrays (.npz).", exists=True),
-    ] = None,
+    load: options.Load = None,
     beside: Annotated[
         str, typer.Option(help="What runs beside PyTorch: onnx, engine, none, or a compiled module (.ts).")
     ] = "onnx",
@@ -34,7 +30,7 @@ def debug_module(
     ] = False,
     on: Annotated[bool, typer.Option("--continue", help="Do not stop at differences; tell them.")] = False,
     tolerance: Annotated[float | None, typer.Option(help="Relative error up to which a result is right.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
+    seed: options.Seed = 0,
     precision: options.Precision = "float32",
     backend: options.Backend = "auto",
     settings: options.Settings = None,

@@ -16,17 +16,12 @@ def diff_files(
     a: Annotated[Path, typer.Argument(help=f"Before: {_SIDE}", exists=True)],
     b: Annotated[Path, typer.Argument(help=f"After: {_SIDE}", exists=True)],
     inputs: options.Inputs = None,
-    load: Annotated[
-        Path | None,
-        typer.Option(
-            help="Inputs to time with: tensors saved by torch.save (.pt), or named arrays (.npz).", exists=True
-        ),
-    ] = None,
+    load: options.Load = None,
     timed: Annotated[
         bool, typer.Option("--time", help="Time both on random inputs of the shapes that a knows.")
     ] = False,
     runs: Annotated[int, typer.Option(help="Calls to time.", min=1)] = 10,
-    seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
+    seed: options.Seed = 0,
     limits: Annotated[
         list[str] | None,
         typer.Option(

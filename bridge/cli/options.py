@@ -1,4 +1,4 @@
-"""The options that the building commands share, and what they come to."""
+"""The options that commands share, and what they come to."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ Dtypes = Annotated[
     list[str] | None,
     typer.Option("--dtype", metavar="[NAME:]DTYPE", help="Dtype of one input or of all.", rich_help_panel=_INPUTS),
 ]
+Load = Annotated[
+    Path | None,
+    typer.Option(help="Inputs to use: tensors saved by torch.save (.pt), or named arrays (.npz).", exists=True),
+]
+Seed = Annotated[int, typer.Option(help="Of the random inputs.")]
+Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda:0; by default where the engine does.")]
 Precision = Annotated[str, typer.Option(help="float32, float16 or bfloat16.", rich_help_panel=_BUILD)]
 Backend = Annotated[str, typer.Option(help="auto, tensorrt, tensorrt_rtx or onnxruntime.", rich_help_panel=_BUILD)]
 Settings = Annotated[

@@ -13,7 +13,7 @@ from bridge.cli import options
 def profile_module(
     model: options.Module,
     inputs: options.Inputs = None,
-    load: Annotated[Path | None, typer.Option(help="Inputs to use (.pt or .npz).", exists=True)] = None,
+    load: options.Load = None,
     runs: Annotated[int, typer.Option(help="Calls to time.", min=1)] = 10,
     html: Annotated[
         Path | None, typer.Option(help="Where a page with a flame graph goes.", callback=options.writable)
@@ -21,8 +21,8 @@ def profile_module(
     trace: Annotated[
         Path | None, typer.Option(help="Where a Chrome trace goes (.json).", callback=options.writable)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
-    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda:0; by default where the engine does.")] = "",
+    seed: options.Seed = 0,
+    device: options.Device = "",
 ) -> None:
     """Times every layer of a compiled module, and says which module and source line it came from.
 

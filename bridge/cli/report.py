@@ -17,12 +17,7 @@ def write_report(
     optima: options.Optima = None,
     maxima: options.Maxima = None,
     dtypes: options.Dtypes = None,
-    load: Annotated[
-        Path | None,
-        typer.Option(
-            help="Inputs to call with: tensors saved by torch.save (.pt), or named arrays (.npz).", exists=True
-        ),
-    ] = None,
+    load: options.Load = None,
     compiled: Annotated[
         Path | None, typer.Option(help="What the module was compiled to; compared with it.", exists=True)
     ] = None,
@@ -32,7 +27,7 @@ def write_report(
     build: Annotated[bool, typer.Option("--build", help="Compile the module now; tell what fails.")] = False,
     keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Leave weights in the ONNX graphs.")] = False,
     keep_inputs: Annotated[bool, typer.Option("--keep-inputs", help="Put the inputs into the archive too.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
+    seed: options.Seed = 0,
     output: Annotated[
         Path | None,
         typer.Option(

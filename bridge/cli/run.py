@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 def run_module(
     model: options.Module,
     inputs: options.Inputs = None,
-    load: Annotated[
-        Path | None,
-        typer.Option(help="Inputs to use: tensors saved by torch.save (.pt), or named arrays (.npz).", exists=True),
-    ] = None,
+    load: options.Load = None,
     save: Annotated[Path | None, typer.Option(help="Where the outputs go (.pt).", callback=options.writable)] = None,
     reference: Annotated[
         Path | None,
@@ -30,8 +27,8 @@ def run_module(
     ] = None,
     tolerance: Annotated[float, typer.Option(help="|a - b| <= tolerance (1 + |b|) is equal.")] = 1e-3,
     runs: Annotated[int, typer.Option(help="Calls to time.", min=1)] = 10,
-    seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
-    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda:0; by default where the engine does.")] = "",
+    seed: options.Seed = 0,
+    device: options.Device = "",
 ) -> None:
     """Calls a module and prints its outputs and the median time of a call.
 
