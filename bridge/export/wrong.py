@@ -21,7 +21,6 @@ _ALWAYS = {
     "aten::cdist",  # NaN at distance zero
     "aten::pairwise_distance",  # a vector's distance keeps an axis
     "aten::clamp_max", "aten::clamp_min",  # a tensor as the bound ends the export
-    "aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d",  # dynamic sizes are frozen
     "aten::floor_divide",  # rounds towards zero
     "aten::embedding_bag",  # a loop of sums that ONNX Runtime cannot run
 }  # fmt: skip
@@ -34,7 +33,7 @@ _FINE_POOL = {"aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::a
 def is_wrong(node: tp.Node, facts: Facts) -> bool:
     """Whether the exporter's own translation of this node is known to be wrong for some inputs."""
     kind = node.kind().rstrip("_")
-    if kind in _FINE_POOL:
+    if kind in _FINE_POOL:  # dynamic sizes are frozen
         return not _is_global(node) and not _static(node, facts)
     if kind in ("aten::index_put", "aten::_index_put_impl"):
         accumulate = list(node.inputs())[3]
