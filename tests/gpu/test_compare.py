@@ -20,7 +20,7 @@ from tests.compare.planted import IDS, SoftmaxTooLarge  # noqa: E402
 QUICK = {"optimization_level": 1}
 
 
-def compared(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...], **settings: object) -> bridge.compare:
+def compared(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...], **settings: object) -> bridge.ComparisonReport:
     compiled = bridge.compile(model, list(inputs), backend="tensorrt", **QUICK, **settings)
     report = bridge.compare(model, compiled, inputs, layers=True, backend="tensorrt", **QUICK, **settings)
     print(report)

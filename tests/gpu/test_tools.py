@@ -29,6 +29,8 @@ class Net(torch.nn.Module):
 
 
 X = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+TENSORRT = {"backend": "tensorrt", "optimization_level": 1}
+EXACT = {**TENSORRT, "disable_tf32": True}
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +41,12 @@ def module() -> torch.jit.ScriptModule:
 
 @pytest.fixture(scope="module")
 def full(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    return bridge.compile(module, [X], backend="tensorrt", disable_tf32=True)
+    return bridge.compile(module, [X], **EXACT)
 
 
 @pytest.fixture(scope="module")
 def half(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    return bridge.compile(module, [X], backend="tensorrt", precision=torch.float16)
+    return bridge.compile(module, [X], **TENSORRT, precision=torch.float16)
 
 
 def test_layers_have_precisions_origins_and_times(full: torch.jit.ScriptModule) -> None:
@@ -73,14 +75,14 @@ def test_half_precision_shows_in_the_layers(
 
 
 def test_engines_without_a_record_are_matched_by_their_names(module: torch.jit.ScriptModule) -> None:
-    engine = bridge.convert_method_to_trt_engine(module, "forward", [X], backend="tensorrt", disable_tf32=True)
+    engine = bridge.convert_method_to_trt_engine(module, "forward", [X], **EXACT)
     report = bridge.diff(engine, engine)
     assert {o.operator for row in report.layers for o in row.origins} >= {"aten::conv2d"}
     assert not report.different
 
 
 def test_debug_beside_a_tensorrt_engine(module: torch.jit.ScriptModule, full: torch.jit.ScriptModule) -> None:
-    debugger = bridge.debug(module, (X,), beside=full, spec=[X], disable_tf32=True, backend="tensorrt")
+    debugger = bridge.debug(module, (X,), beside=full, spec=[X], **EXACT)
     assert debugger.run() is None, str(debugger)
     (engine,) = [step for step in debugger.history if step.operator == "bridge::execute_engine"]
     assert engine.figures is not None and engine.figures.relative < 1e-4
@@ -90,7 +92,7 @@ def test_debug_beside_a_tensorrt_engine(module: torch.jit.ScriptModule, full: to
 def test_a_bundle_has_the_engine_and_the_comparison(
     module: torch.jit.ScriptModule, full: torch.jit.ScriptModule, tmp_path: Path
 ) -> None:
-    bundle = bridge.report_bundle(module, tmp_path / "r.zip", compiled=full, inputs=(X,), backend="tensorrt")
+    bundle = bridge.report_bundle(module, tmp_path / "r.zip", compiled=full, inputs=(X,), **EXACT)
     (engine,) = bundle.json("engines.json")["engines"]
     assert engine["layers"] and engine["device_memory"] is not None
     assert bundle.json("comparison.json")["passed"]
