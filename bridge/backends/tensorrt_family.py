@@ -20,7 +20,7 @@ import torch
 
 from bridge.backends.base import DEFAULTS, BuildSettings, Progress, Refusal
 from bridge.backends.tensorrt_config import configure, save_timing_cache
-from bridge.backends.weights import attach_weights, bindings, detach_weights, save_model
+from bridge.backends.weights import Array, bindings, detach_weights, save_model
 from bridge.errors import BuildError
 from bridge.runtime.bindings import TITLES, logger
 from bridge.runtime.bindings import bindings as python_bindings
@@ -29,15 +29,15 @@ from bridge.runtime.plan import Binding, Plan, PlanHeader, Profile
 from bridge.runtime.session import Session, load
 from bridge.runtime.session_tensorrt import ENGINE
 
-INLINE_LIMIT = 256 << 20
-"""Weights of more bytes reach the parser in a file: a message is held twice while it is parsed, and ends at 2 GB."""
-
 
 @dataclass
 class _Parsed:
+    """``weights`` are what the network's layers may point at."""
+
     builder: Any
     network: Any
     refusals: list[Refusal]
+    weights: dict[str, Array]
 
 
 class TensorRTBackend:
@@ -86,8 +86,9 @@ class TensorRTBackend:
             builder = _builder(trt, self.name, errors)
             network = builder.create_network(_network_flags(trt))
             parser = trt.OnnxParser(network, logger(self.name))
-            refusals = _parse(parser, graph, Path(folder), errors)
-            yield _Parsed(builder, network, refusals)
+            model, weights = detach_weights(graph)
+            refusals = _parse(parser, model, weights, Path(folder), errors)
+            yield _Parsed(builder, network, refusals, weights)
             del network, parser, builder
 
     def _header(
@@ -132,18 +133,25 @@ def _device(settings: BuildSettings) -> dict[str, str]:
     return {"name": properties.name, "capability": f"{properties.major}.{properties.minor}"}
 
 
-def _parse(parser: Any, graph: gs.Graph, folder: Path, errors: list[str]) -> list[Refusal]:
+def _parse(
+    parser: Any, model: onnx.ModelProto, weights: dict[str, Array], folder: Path, errors: list[str]
+) -> list[Refusal]:
     """What the parser refused; BuildError when it failed and named no node."""
-    model, weights = detach_weights(graph)
-    if sum(array.nbytes for array in weights.values()) > INLINE_LIMIT:
-        parsed = parser.parse_from_file(str(save_model(model, weights, folder)))
+    if hasattr(parser, "load_initializer"):
+        parsed = parser.load_model_proto(model.SerializeToString()) and _parse_loaded(parser, weights)
     else:
-        parsed = parser.parse(attach_weights(model, weights))
+        parsed = parser.parse_from_file(str(save_model(model, weights, folder)))
     refusals = _errors(parser, model)
     if not parsed and not any(item.op_type for item in refusals):
         why = "\n".join([*(item.reason for item in refusals), *errors])
         raise BuildError("TensorRT's parser could not read this graph", why=why)
     return refusals
+
+
+def _parse_loaded(parser: Any, weights: dict[str, Array]) -> bool:
+    """Lets the parser take the weights from where they are, as TensorRT can from 10.13 on."""
+    taken = [parser.load_initializer(name, array.ctypes.data, array.nbytes) for name, array in weights.items()]
+    return all(taken) and bool(parser.parse_model_proto())
 
 
 def _errors(parser: Any, model: onnx.ModelProto) -> list[Refusal]:

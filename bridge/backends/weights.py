@@ -127,13 +127,8 @@ def _hoist(scope: onnx.GraphProto, main: onnx.GraphProto) -> None:
                 _hoist(body, main)
 
 
-def attach_weights(model: onnx.ModelProto, weights: dict[str, Array]) -> bytes:
-    """The whole model in one message, at most 2 GB; the weights are copied."""
-    return bytes(with_weights(model, weights).SerializeToString())
-
-
 def with_weights(model: onnx.ModelProto, weights: dict[str, Array]) -> onnx.ModelProto:
-    """The model with copies of its weights inside."""
+    """The model with copies of its weights inside; a message of more than 2 GB can be neither written nor read."""
     for tensor in _references(model):
         del tensor.external_data[:]
         tensor.ClearField("data_location")

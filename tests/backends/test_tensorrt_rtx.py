@@ -10,6 +10,7 @@ import torch
 
 from bridge.backends import BuildSettings, select, tensorrt_family
 from bridge.backends.tensorrt_config import configure
+from bridge.backends.weights import detach_weights
 from bridge.errors import BuildError, EngineError
 
 pytest.importorskip("tensorrt_rtx")
@@ -63,12 +64,25 @@ def test_settings_reach_the_builder():
         assert default.profiling_verbosity == trt.ProfilingVerbosity.DETAILED
 
 
-def test_large_weights_go_through_a_file(monkeypatch):
-    inline = select("tensorrt_rtx").build(linear(), [PROFILE])
-    monkeypatch.setattr(tensorrt_family, "INLINE_LIMIT", 0)
-    assert select("tensorrt_rtx").refusals(linear()) == []
-    through_file = select("tensorrt_rtx").build(linear(), [PROFILE])
-    assert abs(len(through_file.section("engine")) - len(inline.section("engine"))) < 1000
+def weight_in_network(dtype) -> np.ndarray:
+    """The weight of the network that the parser makes of a linear layer."""
+    import tensorrt_rtx as trt
+
+    with select("tensorrt_rtx")._parsed(linear(dtype), BuildSettings()) as parsed:
+        layers = [parsed.network.get_layer(index) for index in range(parsed.network.num_layers)]
+        (constant,) = (layer for layer in layers if layer.type == trt.LayerType.CONSTANT)
+        constant.__class__ = trt.IConstantLayer
+        return np.array(constant.weights).reshape(constant.shape)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_parsers_take_weights_from_memory_and_older_ones_from_a_file(monkeypatch, dtype):
+    import tensorrt_rtx as trt
+
+    weight = linear(dtype).nodes[0].inputs[1].values
+    np.testing.assert_array_equal(weight_in_network(dtype), weight)
+    monkeypatch.delattr(trt.OnnxParser, "load_initializer")
+    np.testing.assert_array_equal(weight_in_network(dtype), weight)
 
 
 def test_progress_is_told():
@@ -131,7 +145,9 @@ def test_refusals_name_nodes_inside_bodies():
 
 
 def test_a_graph_that_the_parser_cannot_read_is_an_error(monkeypatch):
-    monkeypatch.setattr(tensorrt_family, "attach_weights", lambda model, weights: b"no model")
+    model, weights = detach_weights(linear())
+    half = {name: array[:32] for name, array in weights.items()}
+    monkeypatch.setattr(tensorrt_family, "detach_weights", lambda graph: (model, half))
     with pytest.raises(BuildError, match="could not read"):
         select("tensorrt_rtx").refusals(linear())
 

@@ -8,7 +8,7 @@ import onnx_graphsurgeon as gs
 import pytest
 import torch
 
-from bridge.backends import BuildSettings, select, tensorrt_family
+from bridge.backends import BuildSettings, select
 from bridge.errors import BuildError
 
 pytest.importorskip("tensorrt")
@@ -89,14 +89,6 @@ def test_a_timing_cache_is_written_and_read(tmp_path):
     assert first > 0
     select("tensorrt").build(linear()[0], [PROFILE], settings)
     assert settings.timing_cache.stat().st_size >= first
-
-
-def test_large_weights_go_through_a_file(monkeypatch):
-    monkeypatch.setattr(tensorrt_family, "INLINE_LIMIT", 0)
-    graph, w = linear()
-    x = torch.randn(2, 64, device=DEVICE)
-    result = load(select("tensorrt").build(graph, [PROFILE])).run([x])[0]
-    torch.testing.assert_close(result, torch.relu(x @ w), rtol=1e-2, atol=1e-2)
 
 
 def test_settings_and_progress():
