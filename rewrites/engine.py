@@ -224,16 +224,19 @@ class Engine:
     def _commit(self, rule: Rule, match: Match, values: list[Value | None], op: Builder) -> list[gs.Node]:
         editor, made = self.editor, {id(n) for n in op.created}
         again = [n for t in match.outputs for n in editor.consumers(t)]
+        taken: dict[int, gs.Tensor] = {}  # one value may replace several outputs
         for old, new in zip(match.outputs, values, strict=False):
             if new is None or new.tensor is old:
                 continue
-            maker = editor.producer(new.tensor)
-            if maker is not None and id(maker) in made and not _one_of(new.tensor, match.outputs):
-                editor.take_over(old, new.tensor)
+            tensor = taken.get(id(new.tensor), new.tensor)
+            maker = editor.producer(tensor)
+            if maker is not None and id(maker) in made and not _one_of(tensor, match.outputs):
+                editor.take_over(old, tensor)
+                taken[id(tensor)] = old
             elif id(old) in editor.outputs:
-                editor.take_over(old, op.Identity(new).tensor)
+                editor.take_over(old, op.Identity(Value(tensor, editor)).tensor)
             else:
-                editor.redirect(old, new.tensor)
+                editor.redirect(old, tensor)
         removed = editor.remove_unused(match.nodes)
         editor.remove_unused(op.created)
         created = [n for n in op.created if editor.is_live(n)]

@@ -54,6 +54,37 @@ WHOLE = {
     "parts": (lambda x: x.unbind(1), _x(2, 3)),
     "a conversion": (lambda x: x.half(), _x(2, 3)),
 }  # fmt: skip
+NAN, INF = float("nan"), float("inf")
+SOME_NAN = torch.tensor(
+    [[1, NAN, 3, NAN], [NAN] * 4, [2, 2, 1, 1], [INF, INF, -INF, -INF], [-INF, NAN, INF, 0], [-INF] * 4, [5, 1, 2, NAN]]
+)
+WITH_NAN = {
+    "argmax": lambda x: x.argmax(1),
+    "argmax of all": lambda x: torch.argmax(x, None, True),
+    "argmin": lambda x: x.argmin(-2, keepdim=True),
+    "argmin of a vector": lambda x: x[0].argmin(0),
+    "argmax of a scalar": lambda x: x[0, 1].argmax(),
+    "argmax in half precision": lambda x: x.half().argmax(1),
+    "max": lambda x: x.max(),
+    "min": lambda x: x.min(),
+    "max along an axis": lambda x: x.max(1),
+    "min along an axis": lambda x: x.min(0, keepdim=True),
+    "max of two": lambda x: torch.max(x, x.flip(1)),
+    "amax": lambda x: x.amax((0, 1)),
+    "amin": lambda x: x.amin(0),
+    "aminmax": lambda x: torch.aminmax(x, dim=1),
+    "cummax": lambda x: x.cummax(1),
+    "topk": lambda x: x.topk(2, 1)[0],
+    "smallest of topk": lambda x: x.topk(3, 0, largest=False)[0],
+    "sort": lambda x: x.sort(1)[0],
+    "descending sort": lambda x: x.sort(0, descending=True)[0],
+    "places of a sort": lambda x: x.gather(1, x.argsort(1)),
+    "stable sort": lambda x: torch.sort(x, dim=1, stable=True),
+    "k-th value": lambda x: x.kthvalue(3, 1)[0],
+    "median": lambda x: x.median(1)[0],
+    "median of numbers": lambda x: x.nanmedian(1)[0],
+    "place in sorted numbers": lambda x: torch.searchsorted(torch.tensor([0.0, 1.0, 2.0]), x),
+}
 IN_PYTORCH = {
     "an index that PyTorch does not check": (
         lambda x, g, i: torch.ops.aten.max_pool2d_with_indices_backward(g, x, [2], [2], [0], [1], False, i),
@@ -89,3 +120,18 @@ def test_one_engine_gives_what_pytorch_gives(case) -> None:
 def test_what_no_engine_takes_stays_in_pytorch(case) -> None:
     function, *inputs = case
     torch.testing.assert_close(_compiled(function, inputs)(*inputs), function(*inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("function", WITH_NAN.values(), ids=WITH_NAN)
+def test_nan_and_infinity_are_what_they_are_in_pytorch(function) -> None:
+    traced = torch.jit.trace(_module(function), (SOME_NAN,), check_trace=False)
+    rows = bridge.Input(("rows", 4), min_shape=(1, 4), opt_shape=(7, 4), max_shape=(14, 4))
+    compiled = bridge.compile(traced, [rows], backend="onnxruntime", require_full_compilation=True)
+    for x in (SOME_NAN, SOME_NAN.flip(0, 1), torch.cat([SOME_NAN, SOME_NAN.flip(1)])):
+        torch.testing.assert_close(compiled(x), function(x), rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def test_the_class_with_the_highest_score_takes_few_nodes() -> None:
+    traced = torch.jit.trace(_module(lambda x: x.argmax(1)), _x(2, 8), check_trace=False)
+    operators = [node.op_type for node in bridge.to_onnx(traced, [(2, 8)]).graph.node]
+    assert len(operators) <= 6 and operators.count("ArgMax") == 1 and "TopK" not in operators

@@ -27,6 +27,10 @@ _ALWAYS = {
 _ON_INTEGERS = {"aten::div", "aten::remainder", "aten::fmod"}  # rounds towards zero
 _ADDED_PRODUCTS = {"aten::addmm", "aten::baddbmm", "aten::addbmm", "aten::addmv", "aten::addr"}
 _VARIANCES = {"aten::var", "aten::std", "aten::var_mean", "aten::std_mean"}
+_BY_ORDER = {  # NaN is left open, which PyTorch puts above all numbers and makes the result of maxima and minima
+    "aten::argmax", "aten::argmin", "aten::max", "aten::min", "aten::amax", "aten::amin", "aten::aminmax",
+    "aten::sort", "aten::argsort", "aten::topk",
+}  # fmt: skip
 _FINE_POOL = {"aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d"}
 
 
@@ -44,6 +48,8 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
     if kind in ("aten::any", "aten::all"):
         given = facts.known_kind(next(iter(node.inputs())))  # numbers are rounded to integers and added up
         return given is None or given.dtype is not torch.bool
+    if kind in _BY_ORDER:
+        return _orders_floats(node, facts)
     if kind == "aten::cumsum":
         given = facts.known_kind(next(iter(node.inputs())))  # only int64 and floating point keep their type
         return given is None or not (given.dtype.is_floating_point or given.dtype is torch.int64)
@@ -67,6 +73,12 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
         pads, mode = list(node.inputs())[1:3]
         return not _known(mode, lambda text: text == "constant") and not _known(pads, lambda sizes: min(sizes) >= 0)
     return kind in _ALWAYS
+
+
+def _orders_floats(node: tp.Node, facts: Facts) -> bool:
+    schema, given = tp.schema(node), facts.known_kind(next(iter(node.inputs())))
+    of_two = schema is not None and schema.overload_name == "other"  # element by element, NaN is NaN
+    return not of_two and (given is None or given.dtype.is_floating_point)
 
 
 def _known(value: tp.Value, holds: Callable[[Any], bool]) -> bool:

@@ -10,6 +10,7 @@ from rewrites import example, lowering, tensor
     examples=[
         example(sorted_sequence=tensor(2, 3, values=[[-1, 0, 1], [-0.5, 0, 2]]), self=(2, "m")),
         example(sorted_sequence=tensor("n", values=[-1.0, 0.0, 0.5]), self=("m",), right=True),
+        example(sorted_sequence=tensor(2, values=[0.0, 1.0]), self=tensor(3, values=[0.0, float("nan"), 2.0])),
         example(sorted_sequence=tensor(4, values=[-1.0, 0.0, 0.5, 2.0]), self=0.25, out_int32=True),
         example(
             sorted_sequence=tensor(3, values=[0.5, -1.0, 0.0]),
@@ -20,7 +21,7 @@ from rewrites import example, lowering, tensor
     ],
 )
 def searchsorted(sorted_sequence, values, *, out_int32=False, right=False, side=None, sorter=None):
-    """searchsorted -> Greater ReduceSum: count the boundaries below each value.
+    """searchsorted -> Less Not ReduceSum: count the boundaries that are not above each value; none is above NaN.
 
     Source: PyTorch's documentation of torch.searchsorted.
     """
@@ -29,7 +30,7 @@ def searchsorted(sorted_sequence, values, *, out_int32=False, right=False, side=
     sorted_sequence = sorted_sequence if sorter is None else sorted_sequence.gather(-1, sorter)
     values = torch.as_tensor(values, dtype=sorted_sequence.dtype)
     boundaries, values = sorted_sequence.unsqueeze(-2), values.unsqueeze(-1)
-    below = boundaries <= values if right or side == "right" else boundaries < values
+    below = ~(boundaries > values) if right or side == "right" else ~(boundaries >= values)
     if values.dim() == 1:
         below = below.reshape(-1)
     return below.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)

@@ -18,14 +18,29 @@ def _first(found: Any, dim: int) -> Any:
     return torch.where(found, places, torch.full_like(places, size)).amin(dim) % size
 
 
+def _key(x: Any) -> Any:
+    """What TopK may compare instead: infinity for NaN, which PyTorch puts above all numbers; the largest for infinity.
+
+    Only the largest number itself beside infinity is no longer told from it.
+    """
+    import torch
+
+    if not x.is_floating_point():
+        return x
+    largest = torch.tensor(torch.finfo(x.dtype).max, dtype=x.dtype)
+    return torch.where(torch.isnan(x), torch.tensor(float("inf"), dtype=x.dtype), torch.minimum(x, largest))
+
+
 def _smallest(x: Any, k: int, dim: int, keepdim: bool) -> tuple[Any, Any]:
     """The k-th smallest value, and the first place where it is."""
     import torch
 
     require(k <= 3840, "TensorRT's TopK takes 3,840 elements at most")
-    value = torch.topk(x, k, dim, largest=False, sorted=True)[0].select(dim, k - 1)
-    place = _first(x == value.unsqueeze(dim), dim)
-    return (value.unsqueeze(dim), place.unsqueeze(dim)) if keepdim else (value, place)
+    key = _key(x)
+    order = torch.topk(key, k, dim, largest=False, sorted=True)[1].narrow(dim, k - 1, 1)
+    place = _first(key == key.gather(dim, order), dim).unsqueeze(dim)
+    value = x.gather(dim, place)
+    return (value, place) if keepdim else (value.squeeze(dim), place.squeeze(dim))
 
 
 def _ranks(x: Any, descending: bool) -> Any:
@@ -51,8 +66,7 @@ def _sorted(x: Any, dim: int, descending: bool, stable: bool) -> tuple[Any, Any]
     if x.dim() == 0:
         return x.clone(), torch.zeros_like(x, dtype=torch.int64)
     if not stable:
-        key = torch.where(torch.isnan(x), torch.full_like(x, float("inf")), x) if x.is_floating_point() else x
-        order = torch.topk(key, x.shape[dim], dim, largest=descending)[1]
+        order = torch.topk(_key(x), x.shape[dim], dim, largest=descending)[1]
         return x.gather(dim, order), order
     last = x.movedim(dim, -1)
     places = torch.arange(last.shape[-1])
@@ -62,15 +76,27 @@ def _sorted(x: Any, dim: int, descending: bool, stable: bool) -> tuple[Any, Any]
 
 
 _EQUALS = tensor(6, 2, values=[[1, 2], [0, 2], [1, 0], [float("nan"), 1], [0, 1], [float("nan"), 2]])
-_SORTS = [
-    example(self=_EQUALS, stable=True, dim=0),
-    example(self=_EQUALS, stable=True, dim=0, descending=True),
-    example(self=tensor("n", 5, dtype="int64", high=3), stable=True, dim=-1),
-    example(self=("n", 5), stable=False, dim=0, descending=True),
+_ROWS = tensor(2, 4, values=[[float("nan"), 1.0, float("inf"), 0.0], [2.0, float("-inf"), float("nan"), 3.0]])
+
+
+def _stable(operator: str) -> list[Any]:
+    return [
+        example(op_type=operator, self=_EQUALS, stable=True, dim=0),
+        example(op_type=operator, self=_EQUALS, stable=True, dim=0, descending=True),
+        example(op_type=operator, self=tensor("n", 5, dtype="int64", high=3), stable=True, dim=-1),
+        example(op_type=operator, self=("n", 5), stable=False, dim=0, descending=True),
+    ]
+
+
+_PLAIN = [
+    example(self=_ROWS, dim=1),
+    example(self=_ROWS, dim=0, descending=True),
+    example(self=("n", 5)),
+    example(self=()),
 ]
 
 
-@lowering("aten::sort.stable", examples=_SORTS)
+@lowering("aten::sort", examples=[*_PLAIN, *_stable("aten::sort.stable")])
 def sort(x, *, stable=False, dim=-1, descending=False):
     """sort -> TopK; if stable Less Equal ReduceSum GatherElements: each element's place is how many come before it.
 
@@ -79,10 +105,30 @@ def sort(x, *, stable=False, dim=-1, descending=False):
     return _sorted(x, dim, descending, bool(stable))
 
 
-@lowering("aten::argsort.stable", examples=_SORTS)
+@lowering("aten::argsort", examples=[*_PLAIN, *_stable("aten::argsort.stable")])
 def argsort(x, *, stable=False, dim=-1, descending=False):
     """argsort -> TopK; if stable Less Equal ReduceSum: each element's place is how many come before it."""
     return _sorted(x, dim, descending, bool(stable))[1]
+
+
+@lowering(
+    "aten::topk",
+    examples=[
+        example(self=_ROWS, k=3, dim=1),
+        example(self=_ROWS, k=3, dim=1, largest=False),
+        example(self=("n", 7, "m"), k=2, dim=1),
+        example(self=(), k=1),
+    ],
+)
+def topk(x, k, dim=-1, largest=True, sorted=True):
+    """topk -> IsNaN Min Where TopK GatherElements: NaN is above all numbers."""
+    import torch
+
+    del sorted  # any order is right where none is asked for
+    if x.dim() == 0:
+        return x.clone(), torch.zeros_like(x, dtype=torch.int64)
+    order = torch.topk(_key(x), k, dim, largest=largest)[1]
+    return x.gather(dim, order), order
 
 
 @lowering(

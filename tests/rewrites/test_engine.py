@@ -211,3 +211,16 @@ def test_lowerings_refuse_arguments_they_do_not_have() -> None:
     )
     report = rewrites.rewrite(gs.Graph([node], [x], [y], opset=20), rules=[cumsum]).report
     assert "dtype" in report.refused[0].reason
+
+
+def test_one_value_may_replace_several_results() -> None:
+    def half(op, x):
+        y = op.Slice(x, [0], [2])
+        return y, y
+
+    same = one("t/same", lambda op, x: op.Split(x, num_outputs=2, _outputs=2), half)
+    proto = model("g (float[4] x) => (float[2] y, float[2] z) { y, z = Split<num_outputs=2>(x) }")
+    result = rewrites.rewrite(proto, rules=[same]).model
+    onnx.checker.check_model(result, full_check=True)
+    y, z = run(result, {"x": np.arange(4, dtype=np.float32)})
+    assert y.tolist() == z.tolist() == [0.0, 1.0]
