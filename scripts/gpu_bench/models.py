@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -107,7 +108,12 @@ MODELS: dict[str, Callable[[], Made]] = {
 
 
 def make(name: str) -> tuple[torch.nn.Module, list[Any]]:
-    """The model of this name on the GPU, with its inputs; the same weights and values every time."""
+    """The model of this name with its inputs; the same weights and values every time."""
     torch.manual_seed(0)
     model, inputs = MODELS[name]()
-    return model.eval().cuda(), [x.cuda() for x in inputs]
+    return model.eval(), inputs
+
+
+def half_of(model: torch.nn.Module, inputs: list[torch.Tensor]) -> tuple[torch.nn.Module, list[torch.Tensor]]:
+    """The module and its inputs in half precision, as Torch-TensorRT's users give them."""
+    return copy.deepcopy(model).half(), [x.half() if x.is_floating_point() else x for x in inputs]

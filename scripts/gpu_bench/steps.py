@@ -1,19 +1,20 @@
 """The steps of scripts/bench_gpu, each in a process of its own.
 
-usage: python -m gpu_bench.steps build COMPILER MODEL INDEX FOLDER RESULT   builds, saves the module and a JSON about it
-       python -m gpu_bench.steps time MODELS SECONDS FOLDER RESULT [PEER]   measures what was built; a JSON a line
+usage: echo go | python -m gpu_bench.steps build|time|peer MODEL COMPILER BUILD SECONDS FOLDER
+
+``build``: one compiler builds the model and saves it; ``time``: all that is built of the model is measured in turns;
+``peer``: torch.compile, in turns with what is built of ours. Rows go to FOLDER/MODEL.STEP.COMPILER.BUILD.jsonl.
+Libraries are loaded and the model is made at once, all else when ``go`` has come.
 """
 
 from __future__ import annotations
 
-import copy
-import gc
 import json
 import logging
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,136 +26,49 @@ from bridge.backends import get
 from bridge.runtime import Plan, load
 from bridge.runtime.calls import engine_calls
 from bridge.runtime.native import implementation
-from gpu_bench.models import make
+from gpu_bench.building import BACKEND, build
+from gpu_bench.measuring import ON_GPU, Call, Figure, call_figures, in_turns, kernels, own_stream, wait
+from gpu_bench.models import half_of, make
 
 Found = dict[str, Any]
-Call = Callable[[], Any]
+Inputs = list[torch.Tensor]
+DEVICE = torch.device("cuda", 0) if ON_GPU else torch.device("cpu")
 
 
-def half_of(model: torch.nn.Module, inputs: list[torch.Tensor]) -> tuple[torch.nn.Module, list[torch.Tensor]]:
-    """The module and its inputs in half precision, as Torch-TensorRT's users give them."""
-    return copy.deepcopy(model).half(), [x.half() if x.is_floating_point() else x for x in inputs]
+class Measured:
+    """Something that was built: its row, its figures, and the plain call."""
+
+    def __init__(self, compiler: str, index: int, call: Call, expected: torch.Tensor) -> None:
+        self.compiler, self.call = compiler, call
+        self.row: Found = {"step": "time", "compiler": compiler, "build": index}
+        self.row["error"] = float((call().float() - expected).abs().max())
+        self.figures = call_figures(call)
 
 
-# Building ------------------------------------------------------------------------------------------------------------
-
-
-class _BuildClock:
-    """Adds up the time that the backend itself takes to build."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.backend = get("tensorrt")
-        self._build = self.backend.build
-
-    def __enter__(self) -> _BuildClock:
-        def build(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                return self._build(*args, **kwargs)
-            finally:
-                self.seconds += time.perf_counter() - start
-
-        self.backend.build = build  # type: ignore[method-assign]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.backend.build = self._build  # type: ignore[method-assign]
-
-
-def ours(model: torch.nn.Module, inputs: list[Any]) -> tuple[Any, Found]:
-    """As a user of ours calls it: an FP32 module and FP32 inputs, computed in half precision."""
-    traced = torch.jit.trace(model, inputs, check_trace=False, strict=False)
-    with _BuildClock() as clock:
-        start = time.perf_counter()
-        compiled = bridge.compile(traced, inputs, backend="tensorrt", precision=torch.half)
-        set_up = time.perf_counter() - start
-    engines = len(engine_calls(compiled))
-    found = {"set_up_s": set_up, "build_s": clock.seconds, "beyond_build_s": set_up - clock.seconds, "engines": engines}
-    return compiled, found
-
-
-def ours_half(model: torch.nn.Module, inputs: list[Any]) -> tuple[Any, Found]:
-    """As Torch-TensorRT gets it: a half module, half inputs."""
-    return ours(*half_of(model, inputs))
-
-
-def torch_tensorrt(model: torch.nn.Module, inputs: list[Any]) -> tuple[Any, Found]:
-    """Torch-TensorRT's default frontend, with its runtime in C++, called from TorchScript."""
-    import torch_tensorrt as theirs
-
-    half, cast = half_of(model, inputs)
-    start = time.perf_counter()
-    compiled = theirs.compile(half, ir="dynamo", inputs=cast, use_python_runtime=False)  # in the module's own dtypes
-    found = {"set_up_s": time.perf_counter() - start}
-    return torch.jit.trace(compiled, cast, check_trace=False, strict=False), found
-
-
-def torch_tensorrt_ts(model: torch.nn.Module, inputs: list[Any]) -> tuple[Any, Found]:
-    """Torch-TensorRT's TorchScript frontend."""
-    import torch_tensorrt as theirs
-
-    half, cast = half_of(model, inputs)
-    traced = torch.jit.trace(half, cast, check_trace=False, strict=False)
-    settings = {"enabled_precisions": {torch.half}, "truncate_long_and_double": True}
-    start = time.perf_counter()
-    compiled = theirs.compile(traced, ir="torchscript", inputs=cast, **settings)
-    return compiled, {"set_up_s": time.perf_counter() - start}
-
-
-def build(compiler: str, name: str, index: str, folder: str, result: str) -> None:
-    compiled, found = globals()[compiler](*make(name))
-    torch.jit.save(compiled, Path(folder) / f"{name}.{compiler}.{index}.ts")
-    Path(result).write_text(json.dumps(rounded(found)))
-
-
-# Measuring -----------------------------------------------------------------------------------------------------------
-
-
-def median_ms(call: Call, seconds: float) -> float:
-    """Median milliseconds of one synchronised call."""
-    for _ in range(10):
-        call()
-    torch.cuda.synchronize()
-    times, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 20:
-        start = time.perf_counter()
-        call()
-        torch.cuda.synchronize()
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times)
-
-
-def back_to_back_us(call: Call, seconds: float) -> float:
-    """Microseconds a call when calls follow each other without waiting; the best of five series."""
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(20):
-        call()
-    torch.cuda.synchronize()
-    count = max(20, int(seconds / 5 / ((time.perf_counter() - start) / 20)))
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        for _ in range(count):
-            call()
-        torch.cuda.synchronize()
-        best = min(best, (time.perf_counter() - start) / count * 1e6)
-    return best
-
-
-def measured(call: Call, seconds: float, prefix: str = "") -> Found:
-    """Synchronised calls on the default stream, and calls back to back on a stream of their own."""
-    found = {f"{prefix}ms": median_ms(call, seconds)}
-    with torch.cuda.stream(torch.cuda.Stream()):
-        found[f"{prefix}own_stream_ms"] = median_ms(call, seconds)
-        found[f"{prefix}us_back_to_back"] = back_to_back_us(call, seconds)
+def eager(half: torch.nn.Module, cast: Inputs, expected: torch.Tensor) -> Measured:
+    found = Measured("eager", 0, lambda: half(*cast), expected)
+    found.figures = {"ms": found.figures["ms"]}
     return found
 
 
-def raw(plan: torch.Tensor, inputs: list[Any], seconds: float) -> Found:
+def of_ours(path: Path, compiler: str, index: int, inputs: Inputs, expected: torch.Tensor) -> Measured:
+    """The saved module, the same with CUDA graphs, and its engine alone."""
+    memory = memory_of(path, inputs) if ON_GPU else {}
+    compiled, graphed = torch.jit.load(path), torch.jit.load(path)
+    found = Measured(compiler, index, lambda: compiled(*inputs), expected)
+    found.row |= memory
+    if ON_GPU:
+        bridge.configure(graphed, cuda_graphs=True)
+        found.figures |= call_figures(lambda: graphed(*inputs), "graph_")
+        calls = engine_calls(compiled)
+        if len(calls) == 1:
+            found.figures |= raw(calls[0].plan, inputs)
+    return found
+
+
+def raw(plan: torch.Tensor, inputs: Inputs) -> dict[str, Figure]:
     """The same engine through TensorRT's own interface: addresses set once, nothing else done."""
-    session: Any = load(Plan.from_tensor(plan), torch.device("cuda", 0))
+    session: Any = load(Plan.from_tensor(plan), DEVICE)
     context = session.engine.create_execution_context()
     kept = []
     for binding, tensor in zip(session.inputs, inputs, strict=True):
@@ -167,41 +81,40 @@ def raw(plan: torch.Tensor, inputs: list[Any], seconds: float) -> Found:
         shape = tuple(context.get_tensor_shape(binding.name))
         kept.append(torch.empty(shape, dtype=getattr(torch, binding.dtype), device="cuda"))
         context.set_tensor_address(binding.name, kept[-1].data_ptr())
-    stream = torch.cuda.Stream()
-    call = partial(context.execute_async_v3, stream.cuda_stream)
-    found = {"raw_ms": median_ms(call, seconds), "raw_us_back_to_back": back_to_back_us(call, seconds)}
-    graph = torch.cuda.CUDAGraph()
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+
+    def call(*, of: list[torch.Tensor] = kept) -> None:  # with the call live the tensors that it reads and writes
+        context.execute_async_v3(stream.cuda_stream)
+
+    def on_stream() -> AbstractContextManager[Any]:
+        return torch.cuda.stream(stream)
+
+    call()
+    torch.cuda.synchronize()
     with torch.cuda.graph(graph, stream=stream):
         call()
-    with torch.cuda.stream(stream):
-        found["raw_graph_ms"] = median_ms(graph.replay, seconds)
-        found["raw_graph_us_back_to_back"] = back_to_back_us(graph.replay, seconds)
-    return found
+    return {
+        "raw_ms": Figure(call),
+        "raw_us_back_to_back": Figure(call, in_series=True),
+        "raw_graph_ms": Figure(graph.replay, on_stream),
+        "raw_graph_us_back_to_back": Figure(graph.replay, on_stream, in_series=True),
+    }
 
 
-def time_ours(path: Path, inputs: list[Any], seconds: float) -> tuple[torch.Tensor, Found]:
-    """The first call's result, and the figures."""
+def memory_of(path: Path, inputs: Inputs) -> Found:
+    """The most device memory of a call, the engines included, beside the engines' own sizes; MiB."""
     torch.cuda.synchronize()
-    with torch.cuda.stream(torch.cuda.Stream()):
-        before = torch.cuda.memory_allocated()
+    before = torch.cuda.memory_allocated()
+    with own_stream():
         compiled = torch.jit.load(path)
         result = compiled(*inputs)
         torch.cuda.reset_peak_memory_stats()
         compiled(*inputs)
         torch.cuda.synchronize()
-        found = _memory(compiled, torch.cuda.max_memory_allocated() - before - 2 * result.nbytes)
-    found.update(measured(lambda: compiled(*inputs), seconds))
+    grown = torch.cuda.max_memory_allocated() - before - 2 * result.nbytes
     calls = engine_calls(compiled)
-    if len(calls) == 1:
-        found.update(raw(calls[0].plan, inputs, seconds))
-    bridge.configure(compiled, cuda_graphs=True)
-    return result, {**found, **measured(lambda: compiled(*inputs), seconds, "graph_")}
-
-
-def _memory(compiled: torch.nn.Module, grown: int) -> Found:
-    """The most device memory of a call, the engines included, beside the engines' own sizes; MiB."""
-    calls = engine_calls(compiled)
-    sessions: list[Any] = [load(Plan.from_tensor(call.plan), torch.device("cuda", 0)) for call in calls]
+    sessions: list[Any] = [load(Plan.from_tensor(call.plan), DEVICE) for call in calls]
     plans = sum(call.plan.numel() for call in calls)
     activations = max((session.engine.device_memory_size_v2 for session in sessions), default=0)
     names = ("engines_mib", "activations_mib", "allocated_mib")
@@ -209,74 +122,159 @@ def _memory(compiled: torch.nn.Module, grown: int) -> Found:
     return {**sizes, "beyond": grown / (plans + activations) - 1}
 
 
-def time_theirs(path: Path, inputs: list[Any], seconds: float) -> tuple[torch.Tensor, Found]:
+@contextmanager
+def their_graphs() -> Iterator[None]:
     import torch_tensorrt as theirs
 
-    compiled = torch.jit.load(path)
-    result, found = compiled(*inputs), measured(lambda: compiled(*inputs), seconds)
     theirs.runtime.set_cudagraphs_mode(True)
     try:
-        return result, {**found, **measured(lambda: compiled(*inputs), seconds, "graph_")}
+        yield
     finally:
         theirs.runtime.set_cudagraphs_mode(False)
 
 
-def time_torch_compile(half: torch.nn.Module, cast: list[Any], seconds: float) -> tuple[torch.Tensor, Found]:
+def of_theirs(path: Path, compiler: str, index: int, inputs: Inputs, expected: torch.Tensor) -> Measured:
+    import torch_tensorrt  # noqa: F401 - registers their operator
+
+    compiled = torch.jit.load(path)
+    found = Measured(compiler, index, lambda: compiled(*inputs), expected)
+    found.figures |= call_figures(found.call, "graph_", their_graphs)
+    return found
+
+
+def of_torch_compile(half: torch.nn.Module, cast: Inputs, expected: torch.Tensor) -> Measured:
     start = time.perf_counter()
     compiled = torch.compile(half, mode="max-autotune")
-    result = compiled(*cast).clone()
+    for _ in range(3):  # compiles, warms up, captures
+        compiled(*cast)
+    wait()
     set_up = time.perf_counter() - start
-    return result, {"set_up_s": set_up, **measured(lambda: compiled(*cast), seconds)}
+    found = Measured("torch_compile", 0, lambda: compiled(*cast), expected)
+    found.row["set_up_s"] = set_up
+    return found
 
 
-def rows_of(name: str, folder: Path, seconds: float, peers: list[str]) -> Iterator[Found]:
-    """Every figure of a model: eager, what was built, and torch.compile where it is asked for."""
-    model, inputs = make(name)
-    half, cast = half_of(model, inputs)
-    expected = model(*inputs).float()
+class Steps:
+    """The steps of one model."""
 
-    def row(compiler: str, index: int, measure: Callable[[], tuple[torch.Tensor, Found]]) -> Found:
-        told: Found = {"model": name, "compiler": compiler, "build": index}
+    def __init__(self, name: str, seconds: float, folder: Path, result: Path) -> None:
+        self.name, self.seconds, self.folder, self.result = name, seconds, folder, result
+        self.model, self.inputs = make(name)
+
+    def on_device(self) -> None:
+        """Puts the model where it runs, and takes its own results in FP32, without TF32, for the truth."""
+        self.model, self.inputs = self.model.to(DEVICE), [x.to(DEVICE) for x in self.inputs]
+
+    def build(self, compiler: str, index: str) -> None:
+        self.on_device()
+        found = build(compiler, self.model, self.inputs, self.name, index, self.folder)
+        self.keep({"step": "build", "compiler": compiler, "build": int(index), **found})
+
+    def time(self, *_: str) -> None:
+        """Everything that is built, in turns; then layers and kernels of the first builds."""
+        self.prepare()
+        measured = [self.attempt("eager", 0, partial(eager, self.half, self.cast, self.expected))]
+        for path in sorted(self.folder.glob(f"{self.name}.*.ts")):
+            compiler, index = path.name.removeprefix(f"{self.name}.").removesuffix(".ts").split(".")
+            opened = of_theirs if compiler.startswith("torch_tensorrt") else of_ours
+            inputs = self.inputs if compiler == "ours" else self.cast
+            making = partial(opened, path, compiler, int(index), inputs, self.expected)
+            measured.append(self.attempt(compiler, int(index), making))
+        self.take([found for found in measured if found])
+
+    def peer(self, *_: str) -> None:
+        """torch.compile, in turns with our first build; a row of its own says what ours took beside it."""
+        self.prepare()
+        found = self.attempt("torch_compile", 0, partial(of_torch_compile, self.half, self.cast, self.expected))
+        path = self.folder / f"{self.name}.ours_half.0.ts"
+        beside = []
+        if found and path.exists():
+            beside = [of_ours(path, "ours_half_beside_torch_compile", 0, self.cast, self.expected)]
+        self.take([found, *beside] if found else [])
+
+    def prepare(self) -> None:
+        self.on_device()
+        self.half, self.cast = half_of(self.model, self.inputs)
+        self.expected = self.model(*self.inputs).float()
+        del self.model
+
+    def attempt(self, compiler: str, index: int, make: Callable[[], Measured]) -> Measured | None:
         try:
-            result, found = measure()
+            return make()
         except Exception as failure:
-            return {**told, "failed": f"{type(failure).__name__}: {failure}"[:600]}
-        error = float((result.float() - expected).abs().max())
-        return {**told, "error": error, **found, "versions": versions()}
+            told = f"{type(failure).__name__}: {failure}"[:600]
+            self.keep({"step": "time", "compiler": compiler, "build": index, "failed": told})
+            return None
 
-    yield row("eager", 0, lambda: (half(*cast), measured(lambda: half(*cast), seconds)))
-    for path in sorted(folder.glob(f"{name}.*.ts")):
-        compiler, index = path.name.removeprefix(f"{name}.").removesuffix(".ts").split(".")
-        measure = time_theirs if compiler.startswith("torch_tensorrt") else time_ours
-        if measure is time_theirs:
-            import torch_tensorrt  # noqa: F401 - registers their operator
-        yield row(compiler, int(index), partial(measure, path, inputs if compiler == "ours" else cast, seconds))
-        gc.collect()
-    if "torch_compile" in peers:
-        yield row("torch_compile", 0, partial(time_torch_compile, half, cast, seconds))
+    def take(self, measured: list[Measured]) -> None:
+        figures = {(found, name): figure for found in measured for name, figure in found.figures.items()}
+        keys = {f"{position}": key for position, key in enumerate(figures)}
+        times = in_turns({position: figures[key] for position, key in keys.items()}, self.seconds)
+        for position, (found, name) in keys.items():
+            found.row[name] = times[position]
+        for found in measured:
+            self.keep({**found.row, "versions": versions()})
+        for found in measured:
+            if found.row["build"] == 0 and found.compiler != "eager":
+                self.tell(found)
+
+    def tell(self, found: Measured) -> None:
+        """Layers and kernels, for those who look for lost time; what fails here costs no figure."""
+        told: Found = {}
+        try:
+            told["kernels"] = kernels(found.call)
+            path = self.folder / f"{self.name}.{found.compiler}.0.ts"
+            if found.compiler.startswith("ours") and path.exists():
+                inputs = self.inputs if found.compiler == "ours" else self.cast
+                told["layers"] = layers(torch.jit.load(path), inputs)
+        except Exception as failure:
+            told["failed"] = f"{type(failure).__name__}: {failure}"[:600]
+        folder = self.folder.with_suffix(".layers")
+        folder.mkdir(exist_ok=True)
+        (folder / f"{self.name}.{found.compiler}.json").write_text(json.dumps(told, indent=0))
+
+    def keep(self, row: Found) -> None:
+        with self.result.open("a") as file:
+            file.write(json.dumps(rounded({"model": self.name, **row})) + "\n")
 
 
-def time_models(models: str, seconds: str, folder: str, result: str, *peers: str) -> None:
-    with Path(result).open("a") as file:
-        for name in models.split(","):
-            file.write(json.dumps({"begun": name}) + "\n")
-            for row in rows_of(name, Path(folder), float(seconds), list(peers)):
-                file.write(json.dumps(rounded(row)) + "\n")
-                file.flush()
-            torch.cuda.empty_cache()
+def layers(compiled: torch.nn.Module, inputs: Inputs) -> list[Found]:
+    """Every layer with its milliseconds, the longest first, as TensorRT's inspector describes it."""
+    told: dict[str, Found] = {}
+    for call in engine_calls(compiled):
+        told |= {layer["name"]: layer for layer in load(Plan.from_tensor(call.plan), DEVICE).describe()}
+    parts = bridge.profile(compiled, tuple(inputs), runs=5).parts
+    names = ("precision", "tactic", "from")
+    return [
+        {"ms": round(part.ms, 5), "type": part.type, "name": part.name[:300]}
+        | {name: str(told.get(part.name, {}).get(name, ""))[:300] for name in names}
+        for part in parts
+    ]
 
 
 def versions() -> dict[str, str]:
-    gpu = torch.cuda.get_device_name()
-    return {"torch": torch.__version__, "tensorrt": get("tensorrt").version(), "gpu": gpu, "runtime": implementation()}
+    gpu = torch.cuda.get_device_name() if ON_GPU else "none"
+    return {"torch": torch.__version__, BACKEND: get(BACKEND).version(), "gpu": gpu, "runtime": implementation()}
 
 
 def rounded(row: Found) -> Found:
     return {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in row.items()}
 
 
-if __name__ == "__main__":
+def main(step: str, name: str, compiler: str, index: str, seconds: str, folder: str) -> None:
     logging.getLogger("bridge").setLevel(logging.ERROR)
-    step, *words = sys.argv[1:]
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    told = ".".join(part for part in (name, step, compiler, index) if part != "None")
     with torch.no_grad():
-        {"build": build, "time": time_models}[step](*words)
+        steps = Steps(name, float(seconds), Path(folder), Path(folder) / f"{told}.jsonl")
+        if compiler.startswith("torch_tensorrt"):
+            import torch_tensorrt  # noqa: F401 - takes seconds
+        if ON_GPU:
+            get(BACKEND).require()
+            torch.zeros(1, device=DEVICE)
+        if sys.stdin.readline().strip() == "go":
+            getattr(steps, step)(compiler, index)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
