@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bridge import torch_private as tp
 from bridge.errors import EngineError
 from bridge.runtime.dtypes import dtype_of
 from bridge.runtime.memory import output_allocator
@@ -25,9 +28,22 @@ Key = tuple[Shapes, int | None]
 """The shapes of a call, and the profile asked for."""
 
 
-def key_of(inputs: list[torch.Tensor], options: RunOptions) -> Key:
-    """What decides how a context must be set for these inputs."""
-    return tuple([tensor.shape for tensor in inputs]), options.profile
+@dataclass(frozen=True, eq=False)
+class CallKind:
+    """What calls have in common that run alike: one object for all of them.
+
+    Attributes:
+        key: the shapes of the inputs, in the engine's order, and the profile asked for.
+        cuda_graphs: see :class:`bridge.runtime.session.RunOptions`.
+    """
+
+    key: Key
+    cuda_graphs: bool
+
+    @classmethod
+    def of(cls, shapes: Iterable[torch.Size], options: RunOptions) -> CallKind:
+        """The kind of calls with inputs of these shapes."""
+        return cls((tuple(shapes), options.profile), options.cuda_graphs)
 
 
 @dataclass(frozen=True)
@@ -36,13 +52,13 @@ class _Layout:
 
     Attributes:
         outputs: the outputs' shapes; None where the data decide.
-        patterns: a tensor of each output's shape and dtype that takes no room; None where the data decide.
+        forms: sizes, strides and dtype of each output; None where the data decide.
         unknown: which outputs those are.
     """
 
     profile: int
     outputs: list[torch.Size | None]
-    patterns: list[torch.Tensor | None]
+    forms: list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype] | None]
     unknown: list[int]
 
 
@@ -53,7 +69,9 @@ class Context:
         profiler: one of TensorRT's (``IProfiler``), told the time of every layer; runs are then waited for.
 
     Attributes:
+        kind: of the call that it is set for; None where it is unknown.
         scratch_size: bytes that `use_scratch` must give it.
+        scratch_address: of those that it has.
         waits_for_values: whether values of inputs on the host decide shapes.
     """
 
@@ -62,17 +80,18 @@ class Context:
         self._context, self.scratch_size = session.create_context()
         if profiler is not None:
             self._context.profiler = profiler
-        self._told: Key | None = None
+        self._execute = self._context.execute_async_v3
+        self.kind: CallKind | None = None
         self._layouts: dict[Key, _Layout] = {}
         self._layout = _Layout(0, [], [], [])
         self._input_names = [binding.name for binding in session.inputs]
         self._output_names = [binding.name for binding in session.outputs]
         self._dtypes = [dtype_of(binding.dtype) for binding in session.outputs]
-        self._elements = [torch.empty((), dtype=dtype, device=session.device) for dtype in self._dtypes]
+        self._empty = tp.empty_cuda if session.device.type == "cuda" else tp.empty_cpu
         self.waits_for_values = any(device.type == "cpu" for device in session.input_devices)
         self._from = [_MISALIGNED] * len(self._input_names)
         self._to = [_MISALIGNED] * len(self._output_names)
-        self._scratch = _MISALIGNED
+        self.scratch_address = _MISALIGNED
         self._nothing = torch.empty(_ALIGNMENT, dtype=torch.uint8, device=session.device)
         self._allocators: dict[str, Any] = {}
         self._held: list[torch.Tensor] = []
@@ -80,48 +99,49 @@ class Context:
     @property
     def told(self) -> Key | None:
         """The shapes and the profile that the context is set for."""
-        return self._told
+        return None if self.kind is None else self.kind.key
 
     @property
     def output_shapes(self) -> list[torch.Size | None]:
         """Those of the inputs that were told last; None where the data decide."""
         return self._layout.outputs
 
-    def tell(self, inputs: list[torch.Tensor], options: RunOptions, stream: int) -> None:
+    def tell(self, inputs: list[torch.Tensor], kind: CallKind, stream: int) -> None:
         """Sets shapes and addresses, as far as they are not those of the call before."""
-        key = (tuple([tensor.shape for tensor in inputs]), options.profile)
-        is_new = key != self._told
+        is_new = kind is not self.kind and kind.key != self.told
         if is_new:
-            self._tell_shapes(key, stream)
+            self._tell_shapes(kind.key, stream)
         known = self._from
         for index, tensor in enumerate(inputs):
             if tensor.data_ptr() != known[index]:
                 self._bind(index, tensor)
         if is_new or self.waits_for_values:
-            self._lay_out(key)
+            self._lay_out(kind.key)
+        self.kind = kind
 
     def use_scratch(self, memory: torch.Tensor) -> None:
         """Gives the next run ``scratch_size`` bytes for activations; the caller keeps them until all is enqueued."""
         address = memory.data_ptr()
-        if self.scratch_size and address != self._scratch:
+        if self.scratch_size and address != self.scratch_address:
             self._context.set_device_memory(address, memory.numel())
-            self._scratch = address
+            self.scratch_address = address
 
     def run(self, street: SharedStream) -> list[torch.Tensor]:
         """Enqueues a run on what was told; new tensors, in the engine's order."""
         outputs: list[Any] = []
-        for index, pattern in enumerate(self._layout.patterns):
-            if pattern is None:
+        known, empty = self._to, self._empty
+        for index, form in enumerate(self._layout.forms):
+            if form is None:
                 self._allocators[self._output_names[index]].begin()
                 outputs.append(None)
                 continue
-            output = torch.empty_like(pattern, memory_format=torch.contiguous_format)  # in half the time of `empty`
+            output = empty(*form)
             outputs.append(output)
             address = output.data_ptr()
-            if address != self._to[index]:
-                self._to[index] = address
+            if address != known[index]:
+                known[index] = address
                 self._set_address(self._output_names[index], address)
-        if not street.execute(self._context):
+        if not (self._execute(street.handle) if street.is_direct else street.execute(self._execute)):
             raise EngineError(
                 "TensorRT failed to run an engine", hint="TensorRT's own message is in the log, logger bridge.tensorrt"
             )
@@ -148,12 +168,12 @@ class Context:
         shapes, wanted = key
         known = self._layouts.get(key)
         profile = known.profile if known is not None else self._choose_profile(shapes, wanted)
-        self._told = None
+        self.kind = None
         if profile != self._context.active_optimization_profile:
             self._context.set_optimization_profile_async(profile, stream)
             # another profile may have bindings and memory of its own
             self._from, self._to = [_MISALIGNED] * len(self._from), [_MISALIGNED] * len(self._to)
-            self._scratch = _MISALIGNED
+            self.scratch_address = _MISALIGNED
         for name, shape in zip(self._input_names, shapes, strict=True):
             if not self._context.set_input_shape(name, tuple(shape)):
                 raise EngineError(f"TensorRT does not take shape {tuple(shape)} for input {name!r}")
@@ -164,7 +184,7 @@ class Context:
             if len(self._layouts) >= _MOST_SHAPES:
                 self._layouts.clear()
             layout = self._layouts[key] = self._infer()
-        self._layout, self._told = layout, key
+        self._layout = layout
 
     def _infer(self) -> _Layout:
         self._context.infer_shapes()
@@ -176,9 +196,9 @@ class Context:
                 self._allocators[name] = output_allocator(self._trt, self._device)
                 self._context.set_output_allocator(name, self._allocators[name])
         unknown = [index for index, shape in enumerate(outputs) if shape is None]
-        pairs = zip(self._elements, outputs, strict=True)
-        patterns = [None if shape is None else element.expand(shape) for element, shape in pairs]
-        return _Layout(self._context.active_optimization_profile, outputs, patterns, unknown)
+        pairs = zip(outputs, self._dtypes, strict=True)
+        forms = [None if shape is None else (tuple(shape), _contiguous(shape), dtype) for shape, dtype in pairs]
+        return _Layout(self._context.active_optimization_profile, outputs, forms, unknown)
 
     def _choose_profile(self, shapes: Shapes, wanted: int | None) -> int:
         for index, profile in enumerate(self._profiles):
@@ -189,6 +209,11 @@ class Context:
         got = ", ".join(f"{name}={tuple(shape)}" for name, shape in zip(self._input_names, shapes, strict=True))
         which = "no profile" if wanted is None else f"profile {wanted} does not exist or does not fit: no profile"
         raise EngineError(f"{which} of this engine fits {got}", why=f"its profiles (min, opt, max): {self._profiles}")
+
+
+def _contiguous(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a contiguous tensor of this shape, in elements."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def _within(shape: torch.Size, limits: tuple[tuple[int, ...], ...]) -> bool:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from bridge.runtime.memory import lasting
-from bridge.runtime.session import RunOptions
 from bridge.runtime.streams import SharedStream
 
 if TYPE_CHECKING:
-    from bridge.runtime.context import Context
+    from bridge.runtime.context import CallKind, Context
 
 
 def why_not_captured(context: Context) -> str | None:
@@ -49,7 +48,7 @@ class CapturedCall:
     Its scratch memory is the stream's: on one stream calls and replays follow one another.
     """
 
-    def __init__(self, context: Context, inputs: list[torch.Tensor], options: RunOptions, street: SharedStream) -> None:
+    def __init__(self, context: Context, inputs: list[torch.Tensor], kind: CallKind, street: SharedStream) -> None:
         self._context = context
         self._inputs = lasting(street.device, street.stream, lambda: [tensor.clone() for tensor in inputs])
         self._scratch = street.scratch(context.scratch_size)
@@ -57,7 +56,7 @@ class CapturedCall:
         side = torch.cuda.Stream(street.device)
         side.wait_stream(street.stream)
         beside = SharedStream(street.device, side)
-        context.tell(self._inputs, options, beside.handle)
+        context.tell(self._inputs, kind, beside.handle)
         with torch.cuda.stream(side):
             # TensorRT prepares in the first run with new shapes, which cannot be captured
             context.run(beside)

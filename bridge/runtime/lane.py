@@ -11,10 +11,9 @@ import torch
 
 from bridge import torch_private as tp
 from bridge.errors import EngineError
-from bridge.runtime.context import Context, key_of
+from bridge.runtime.context import CallKind, Context
 from bridge.runtime.cuda_graphs import CapturedCall, why_not_captured
 from bridge.runtime.memory import lasting
-from bridge.runtime.session import RunOptions
 from bridge.runtime.streams import shared_stream
 
 if TYPE_CHECKING:
@@ -37,52 +36,54 @@ class Lane:
         self._graphs: OrderedDict[Key, CapturedCall | None] = OrderedDict()
         self._captured: dict[Key, Context] = {}
 
-    def run(self, inputs: list[torch.Tensor], options: RunOptions) -> list[torch.Tensor]:
-        """See :meth:`bridge.runtime.session.Session.run`."""
-        with self.street.lock:
+    def run(self, inputs: list[torch.Tensor], kind: CallKind) -> list[torch.Tensor]:
+        """See :meth:`bridge.runtime.session.Session.run`; the inputs are of this kind."""
+        street = self.street
+        with street.lock:
             if tp.is_capturing():
-                return self._recorded_by_caller(inputs, options)
-            if options.cuda_graphs:
-                captured = self._graph(inputs, options)
+                return self._recorded_by_caller(inputs, kind)
+            if kind.cuda_graphs:
+                captured = self._graph(inputs, kind)
                 if captured is not None:
                     return captured.replay(inputs)
             context = self.context
             if context is None:
                 context = self.context = self._new_context()
-            context.tell(inputs, options, self.street.handle)
-            context.use_scratch(self.street.scratch(context.scratch_size))
-            return context.run(self.street)
+            context.tell(inputs, kind, street.handle)
+            if context.scratch_size and context.scratch_address != street.scratch_address:
+                context.use_scratch(street.scratch(context.scratch_size))
+            return context.run(street)
 
-    def _graph(self, inputs: list[torch.Tensor], options: RunOptions) -> CapturedCall | None:
+    def _graph(self, inputs: list[torch.Tensor], kind: CallKind) -> CapturedCall | None:
         """The CUDA graph for these shapes, captured on first use; None where that was impossible."""
-        key = key_of(inputs, options)
+        key = kind.key
         if key not in self._graphs:
             if len(self._graphs) >= _MOST_GRAPHS:
                 self._graphs.popitem(last=False)
-            self._graphs[key] = self._capture(inputs, options)
+            self._graphs[key] = self._capture(inputs, kind)
         self._graphs.move_to_end(key)
         return self._graphs[key]
 
-    def _capture(self, inputs: list[torch.Tensor], options: RunOptions) -> CapturedCall | None:
+    def _capture(self, inputs: list[torch.Tensor], kind: CallKind) -> CapturedCall | None:
         context = self._new_context()  # a graph needs one that nothing else changes
-        context.tell(inputs, options, self.street.handle)
+        context.tell(inputs, kind, self.street.handle)
         why = why_not_captured(context)
         if why is None:
             try:
-                return CapturedCall(context, inputs, options, self.street)
+                return CapturedCall(context, inputs, kind, self.street)
             except RuntimeError as error:
                 why = str(error)
         log.warning("an engine runs without CUDA graphs: %s", why)
         return None
 
-    def _recorded_by_caller(self, inputs: list[torch.Tensor], options: RunOptions) -> list[torch.Tensor]:
+    def _recorded_by_caller(self, inputs: list[torch.Tensor], kind: CallKind) -> list[torch.Tensor]:
         """A call inside the caller's own capture.
 
         The graph needs a context that no later call changes, one that has run these shapes before (TensorRT prepares in
         the first run, which cannot be captured): that of the warm-up is given to the graph, and stays with the engine.
         Its scratch memory comes from the graph's own pool.
         """
-        session, key = self._owner(), key_of(inputs, options)
+        session, key = self._owner(), kind.key
         context = session.give_away(key, self) or self._captured.get(key)
         if context is None:
             raise EngineError(
@@ -92,7 +93,7 @@ class Lane:
             )
         self._captured[key] = context
         session.keep(context)
-        context.tell(inputs, options, self.street.handle)
+        context.tell(inputs, kind, self.street.handle)
         scratch = torch.empty(context.scratch_size, dtype=torch.uint8, device=session.device)  # until all is enqueued
         context.use_scratch(scratch)
         return context.run(self.street)

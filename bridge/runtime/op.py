@@ -2,7 +2,8 @@
 
 Its schema, `bridge::execute_engine(Tensor[] inputs, Tensor plan, str signature) -> Tensor[]`, does not change: saved
 modules hold it. What a call needs (the loaded engine, the checks that its shapes have passed, the casts) hangs on the
-plan's Python object, which lives as long as the tensor: a call with shapes seen before looks up one dictionary.
+plan's Python object, which lives as long as the tensor: a call with shapes seen before looks up one dictionary, one
+like the call before it not even that.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from bridge import torch_private as tp
 from bridge.errors import EngineError
 from bridge.runtime import native
 from bridge.runtime.checks import check_devices, check_inputs
@@ -34,20 +36,35 @@ class _Route:
     An engine for the CPU takes inputs from a GPU, and gives its outputs there: slow, and right.
     """
 
-    __slots__ = ("home", "input_casts", "options", "order", "output_casts", "output_order", "plain", "session")
+    __slots__ = (
+        "_prepared",
+        "count",
+        "fits",
+        "home",
+        "input_casts",
+        "input_devices",
+        "order",
+        "output_casts",
+        "output_order",
+        "run",
+        "text",
+    )
 
     def __init__(
-        self, session: Session, signature: Signature, inputs: list[torch.Tensor], options: Mapping[str, Any]
+        self, session: Session, text: str, inputs: list[torch.Tensor], options: Mapping[str, Any]
     ) -> None:
-        self.session, self.options = session, RunOptions.of(options)
+        signature = Signature.from_json(text)
+        self.text, self.count, self.fits = text, len(inputs), tp.like_these(inputs)
         self.home = next((tensor.device for tensor in inputs if tensor.is_cuda), session.device)
         names = {item.name: index for index, item in enumerate(signature.inputs)}
         self.order = [_position(names, binding.name, "input") for binding in session.inputs]
         self.input_casts = [dtype_of(binding.dtype) for binding in session.inputs]
+        self.input_devices = session.input_devices
         places = {binding.name: index for index, binding in enumerate(session.outputs)}
         self.output_order = [_position(places, item.name, "output") for item in signature.outputs]
         self.output_casts = [dtype_of(item.dtype) for item in signature.outputs]
-        self.plain = (
+        self._prepared = session.prepare([inputs[index].shape for index in self.order], RunOptions.of(options))
+        is_plain = (
             self.order == list(range(len(inputs)))
             and self.output_order == list(range(len(session.outputs)))
             and [tensor.dtype for tensor in inputs] == self.input_casts
@@ -55,10 +72,9 @@ class _Route:
             and [tensor.device for tensor in inputs] == session.input_devices
             and all(tensor.is_contiguous() for tensor in inputs)
         )
+        self.run = self._prepared if is_plain else self._convert
 
-    def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        if self.plain:
-            return self.session.run(inputs, self.options)
+    def _convert(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         if not torch.is_grad_enabled():
             return self._convert_and_run(inputs)
         with torch.no_grad():
@@ -68,9 +84,9 @@ class _Route:
         chosen = [inputs[index] for index in self.order]
         ready = [
             tensor.to(device, dtype).contiguous()
-            for tensor, device, dtype in zip(chosen, self.session.input_devices, self.input_casts, strict=True)
+            for tensor, device, dtype in zip(chosen, self.input_devices, self.input_casts, strict=True)
         ]
-        outputs = self.session.run(ready, self.options)
+        outputs = self._prepared(ready)
         return [
             outputs[index].to(self.home, dtype)
             for index, dtype in zip(self.output_order, self.output_casts, strict=True)
@@ -89,6 +105,7 @@ class _Calls:
     def __init__(self) -> None:
         self.options: dict[str, Any] = {}
         self.table: tuple[str, dict[_Key, _Route]] = ("", {})  # replaced as a whole, so that readers need no lock
+        self.last: _Route | None = None
         self.lock = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Calls:
@@ -97,7 +114,19 @@ class _Calls:
     def __reduce__(self) -> tuple[type[_Calls], tuple[()]]:
         return _Calls, ()
 
-    def route(self, inputs: list[torch.Tensor], plan: torch.Tensor, text: str, key: _Key) -> _Route:
+    def route(self, inputs: list[torch.Tensor], plan: torch.Tensor, text: str) -> _Route:
+        """The way of a call that is not like the one before it."""
+        key = tuple([(tensor.shape, tensor.dtype, tensor.get_device(), tensor.is_contiguous()) for tensor in inputs])
+        table = self.table
+        route = table[1].get(key) if table[0] == text else None
+        if route is None:
+            return self._new_route(inputs, plan, text, key)
+        with self.lock:
+            if self.table is table:  # options may have been set meanwhile
+                self.last = route
+        return route
+
+    def _new_route(self, inputs: list[torch.Tensor], plan: torch.Tensor, text: str, key: _Key) -> _Route:
         """Checks a call whose shapes are new, and keeps the way it takes."""
         signature = Signature.from_json(text)
         check_inputs(signature, inputs)
@@ -106,11 +135,15 @@ class _Calls:
             device = session_device(view.header.backend, inputs)
             if view.header.backend != "onnxruntime":
                 check_devices(signature, inputs, device)
-            route = _Route(load(view, device), signature, inputs, {**signature.options, **self.options})
+            route = _Route(load(view, device), text, inputs, {**signature.options, **self.options})
             if text != self.table[0] or len(self.table[1]) >= _MOST_ROUTES:
                 self.table = (text, {})
-            self.table[1][key] = route
+            self.table[1][key] = self.last = route
             return route
+
+    def forget(self) -> None:
+        """Lets the next call find its way anew."""
+        self.table, self.last = ("", {}), None
 
 
 def execute_engine(inputs: list[torch.Tensor], plan: torch.Tensor, signature: str) -> list[torch.Tensor]:
@@ -120,11 +153,9 @@ def execute_engine(inputs: list[torch.Tensor], plan: torch.Tensor, signature: st
         EngineError: an input is not what the signature says, or the plan cannot be used here.
     """
     calls: _Calls = getattr(plan, _ATTRIBUTE, None) or _calls_of(plan)
-    key = tuple([(tensor.shape, tensor.dtype, tensor.get_device(), tensor.is_contiguous()) for tensor in inputs])
-    text, routes = calls.table
-    route = routes.get(key) if text == signature else None
-    if route is None:
-        route = calls.route(inputs, plan, signature, key)
+    route = calls.last
+    if route is None or len(inputs) != route.count or not route.fits(*inputs) or route.text != signature:
+        route = calls.route(inputs, plan, signature)
     return route.run(inputs)
 
 
@@ -132,7 +163,7 @@ def run_through(session: Session, inputs: list[torch.Tensor], plan: torch.Tensor
     """Runs another session on a call's inputs, with the checks, the casts, the order and the options of the call."""
     known = Signature.from_json(signature)
     check_inputs(known, inputs)
-    return _Route(session, known, inputs, {**known.options, **_calls_of(plan).options}).run(inputs)
+    return _Route(session, signature, inputs, {**known.options, **_calls_of(plan).options}).run(inputs)
 
 
 def _calls_of(plan: torch.Tensor) -> _Calls:
@@ -145,7 +176,7 @@ def set_options(plan: torch.Tensor, options: Mapping[str, Any]) -> None:
     calls = _calls_of(plan)
     with calls.lock:
         calls.options = {**calls.options, **options}
-        calls.table = ("", {})
+        calls.forget()
     native.set_options(plan, options)
 
 

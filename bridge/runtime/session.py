@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -84,6 +84,12 @@ class Session(Protocol):
     outputs: tuple[Binding, ...]
     device: torch.device
     input_devices: list[torch.device]
+
+    def prepare(
+        self, shapes: Sequence[torch.Size], options: RunOptions
+    ) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
+        """What :meth:`run` does with inputs of these shapes: for calls that repeat."""
+        ...
 
     def run(self, inputs: list[torch.Tensor], options: RunOptions = PLAIN) -> list[torch.Tensor]:
         """Runs the engine.

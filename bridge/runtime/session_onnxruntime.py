@@ -8,6 +8,7 @@ from __future__ import annotations
 import bisect
 import json
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,11 @@ class OnnxRuntimeSession:
         self._feeds = [(binding.name, binding.dtype == "bool") for binding in self.inputs]
         self._output_names = [binding.name for binding in self.outputs]
         self._results = [(index, binding.dtype == "bool") for index, binding in enumerate(self.outputs)]
+
+    def prepare(
+        self, shapes: Sequence[torch.Size], options: RunOptions
+    ) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
+        return self.run
 
     def run(self, inputs: list[torch.Tensor], options: RunOptions = PLAIN) -> list[torch.Tensor]:
         feeds = {}

@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import weakref
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from bridge import torch_private as tp
 from bridge.errors import BridgeError, EngineError
 from bridge.runtime.bindings import TITLES, bindings, logger
-from bridge.runtime.context import Context, Key
+from bridge.runtime.context import CallKind, Context, Key
 from bridge.runtime.lane import Lane
 from bridge.runtime.memory import gpu_allocator
 from bridge.runtime.plan import Plan
@@ -115,13 +116,22 @@ class TensorRTSession:
         self._lock = threading.Lock()
         _alive.add(self)
 
+    def prepare(
+        self, shapes: Sequence[torch.Size], options: RunOptions
+    ) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
+        kind, index, is_only_gpu, lanes = CallKind.of(shapes, options), self.device.index, self._is_only_gpu, self._lanes
+
+        def run(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+            lane = lanes.get(tp.current_stream(index)) or self._new_lane()
+            if is_only_gpu or tp.current_device() == index:
+                return lane.run(inputs, kind)
+            with torch.cuda.device(index):
+                return lane.run(inputs, kind)
+
+        return run
+
     def run(self, inputs: list[torch.Tensor], options: RunOptions = PLAIN) -> list[torch.Tensor]:
-        index = self.device.index
-        if self._is_only_gpu or tp.current_device() == index:
-            lane = self._lanes.get(tp.current_stream(index)) or self._new_lane()
-            return lane.run(inputs, options)
-        with torch.cuda.device(self.device):
-            return self.run(inputs, options)
+        return self.prepare([tensor.shape for tensor in inputs], options)(inputs)
 
     def _new_lane(self) -> Lane:
         """A lane for the current stream."""
@@ -211,7 +221,7 @@ class TimedTensorRT:
         with torch.cuda.device(self._session.device):
             street = shared_stream(self._session.device, torch.cuda.current_stream())
             with street.lock:
-                self._context.tell(inputs, options, street.handle)
+                self._context.tell(inputs, CallKind.of([tensor.shape for tensor in inputs], options), street.handle)
                 self._context.use_scratch(street.scratch(self._context.scratch_size))
                 outputs = self._context.run(street)
             torch.cuda.synchronize()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,23 +38,27 @@ class SharedStream:
         lock: held while a call is enqueued.
         stream: the caller's.
         device: where it is.
+        scratch_address: of the memory that `scratch` gives.
+        is_direct: whether engines are enqueued on the caller's stream itself.
         handle: of the stream that engines are enqueued on.
     """
 
     def __init__(self, device: torch.device, stream: Any) -> None:
         self.lock, self.stream, self.device = threading.Lock(), stream, device
         self._beside = torch.cuda.Stream(device) if stream.cuda_stream == 0 else None
+        self.is_direct = self._beside is None
         self.handle: int = (self._beside or stream).cuda_stream
         self._before, self._after = torch.cuda.Event(), torch.cuda.Event()
         self._scratch = torch.empty(0, dtype=torch.uint8, device=device)
+        self.scratch_address = 0
 
-    def execute(self, context: Any) -> bool:
-        """Enqueues what the context was told, after all that the caller's stream holds and before what comes next."""
+    def execute(self, enqueue: Callable[[int], Any]) -> bool:
+        """Enqueues an engine's run after all that the caller's stream holds, and before what comes next."""
         if self._beside is None:
-            return bool(context.execute_async_v3(self.handle))
+            return bool(enqueue(self.handle))
         self._before.record(self.stream)
         self._beside.wait_event(self._before)
-        enqueued = context.execute_async_v3(self.handle)
+        enqueued = enqueue(self.handle)
         self._after.record(self._beside)
         self.stream.wait_event(self._after)
         return bool(enqueued)
@@ -63,4 +68,5 @@ class SharedStream:
         if self._scratch.numel() < size:
             self._scratch = empty = self._scratch.new_empty(0)  # the smaller one goes before the larger one comes
             self._scratch = lasting(self.device, self.stream, lambda: empty.new_empty(size))
+            self.scratch_address = self._scratch.data_ptr()
         return self._scratch

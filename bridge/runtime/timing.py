@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bridge.runtime.op import run_through
 from bridge.runtime.plan import Plan
-from bridge.runtime.session import LayerTime, Session, TimedSession, load, session_device
+from bridge.runtime.session import LayerTime, RunOptions, Session, TimedSession, load, session_device
 
 
 @dataclass
@@ -95,6 +96,9 @@ class _Around:
         self.inputs, self.outputs = session.inputs, session.outputs
         self.device, self.input_devices = session.device, session.input_devices
         self.run, self.describe = timed.run, session.describe
+
+    def prepare(self, shapes: Sequence[torch.Size], options: RunOptions) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
+        return partial(self.run, options=options)
 
 
 def _wait() -> None:

@@ -16,6 +16,10 @@ CPU = torch.device("cpu")
 PLAIN = RunOptions()
 
 
+def run(lane, inputs, options=PLAIN):
+    return lane.run(inputs, context.CallKind.of([tensor.shape for tensor in inputs], options))
+
+
 def memory(address: int, count: int) -> np.ndarray:
     return np.ctypeslib.as_array((ctypes.c_float * count).from_address(address))
 
@@ -105,44 +109,44 @@ def make(monkeypatch):
 def test_nothing_is_said_twice(make):
     subject, context = make()
     x = torch.tensor([1.0, 2.0])
-    assert subject.run([x], PLAIN)[0].tolist() == [2.0, 4.0]
+    assert run(subject, [x])[0].tolist() == [2.0, 4.0]
     context.calls.clear()
-    kept = subject.run([x], PLAIN)
+    kept = run(subject, [x])
     assert kept[0].tolist() == [2.0, 4.0]
     assert "set_input_shape" not in context.calls
     assert "set_tensor_address x" not in context.calls
     assert "set_device_memory 512" not in context.calls
     context.calls.clear()
-    assert subject.run([torch.ones(3)], PLAIN)[0].tolist() == [2.0] * 3
+    assert run(subject, [torch.ones(3)])[0].tolist() == [2.0] * 3
     assert "set_input_shape" in context.calls
 
 
 def test_profiles_are_chosen_by_shape_or_by_option(make):
     subject, context = make()
-    subject.run([torch.ones(2)], PLAIN)
-    subject.run([torch.ones(16)], PLAIN)
+    run(subject, [torch.ones(2)])
+    run(subject, [torch.ones(16)])
     assert context.active_optimization_profile == 1
-    subject.run([torch.ones(4)], PLAIN)
+    run(subject, [torch.ones(4)])
     assert context.active_optimization_profile == 0
-    subject.run([torch.ones(8)], RunOptions(profile=1))
+    run(subject, [torch.ones(8)], RunOptions(profile=1))
     for size, options in ((5, PLAIN), (2, RunOptions(profile=1)), (2, RunOptions(profile=7))):
         with pytest.raises(EngineError, match=rf"of this engine fits x=\({size},\)"):
-            subject.run([torch.ones(size)], options)
+            run(subject, [torch.ones(size)], options)
 
 
 def test_outputs_whose_shape_the_data_decide(make):
     subject, _ = make(data_dependent=True)
-    first = subject.run([torch.tensor([1.0, -1.0, 3.0])], PLAIN)[0]
-    second = subject.run([torch.tensor([-1.0, 5.0, -3.0])], PLAIN)[0]
+    first = run(subject, [torch.tensor([1.0, -1.0, 3.0])])[0]
+    second = run(subject, [torch.tensor([-1.0, 5.0, -3.0])])[0]
     assert (first.tolist(), second.tolist()) == ([1.0, 3.0], [5.0])
-    assert subject.run([torch.tensor([-1.0, -5.0, -3.0])], PLAIN)[0].shape == (0,)
+    assert run(subject, [torch.tensor([-1.0, -5.0, -3.0])])[0].shape == (0,)
 
 
 def test_known_shapes_are_bounded(make, monkeypatch):
     monkeypatch.setattr(context, "_MOST_SHAPES", 2)
     subject, _ = make()
     for size in (1, 2, 3, 4, 1):
-        assert subject.run([torch.ones(size)], PLAIN)[0].tolist() == [2.0] * size
+        assert run(subject, [torch.ones(size)])[0].tolist() == [2.0] * size
     assert len(subject.context._layouts) <= 2
 
 
@@ -150,30 +154,30 @@ def test_a_failed_run_is_an_error(make):
     subject, context = make()
     context.works = False
     with pytest.raises(EngineError, match="failed to run"):
-        subject.run([torch.ones(2)], PLAIN)
+        run(subject, [torch.ones(2)])
 
 
 def test_engines_on_one_stream_share_their_scratch_memory(make):
     (first, one), (second, other), (third, elsewhere) = make(), make(), make(stream=8)
     for subject in (first, second, third):
-        subject.run([torch.ones(2)], PLAIN)
+        run(subject, [torch.ones(2)])
     assert one.scratch == other.scratch != elsewhere.scratch
 
 
 def test_a_capture_of_the_callers_gets_a_context_of_its_own(make, monkeypatch):
     subject, context = make()
-    subject.run([torch.ones(2)], PLAIN)
+    run(subject, [torch.ones(2)])
     shared = context.scratch
     monkeypatch.setattr(torch_private, "is_capturing", lambda: True)
     with pytest.raises(EngineError, match="has not run these shapes yet"):
-        make(stream=9)[0].run([torch.ones(2)], PLAIN)
+        run(make(stream=9)[0], [torch.ones(2)])
     x = torch.ones(2)
     for _ in range(2):
-        assert subject.run([x], PLAIN)[0].tolist() == [2.0] * 2
+        assert run(subject, [x])[0].tolist() == [2.0] * 2
         assert context.scratch != shared
     monkeypatch.setattr(torch_private, "is_capturing", lambda: False)
     context.calls.clear()
-    assert subject.run([torch.ones(3)], PLAIN)[0].tolist() == [2.0] * 3
+    assert run(subject, [torch.ones(3)])[0].tolist() == [2.0] * 3
     assert not context.calls
 
 
@@ -181,4 +185,4 @@ def test_addresses_that_are_new_are_told(make):
     subject, _ = make()
     kept = [torch.full((2,), float(value)) for value in range(5)]
     for x in (*kept, *kept):
-        assert subject.run([x], PLAIN)[0].tolist() == (2 * x).tolist()
+        assert run(subject, [x])[0].tolist() == (2 * x).tolist()

@@ -158,9 +158,11 @@ def test_options_reach_the_session(module, monkeypatch):
     from bridge.runtime.session_onnxruntime import OnnxRuntimeSession
 
     seen = []
-    run = OnnxRuntimeSession.run
+    prepare = OnnxRuntimeSession.prepare
     monkeypatch.setattr(
-        OnnxRuntimeSession, "run", lambda self, inputs, options: seen.append(options) or run(self, inputs, options)
+        OnnxRuntimeSession,
+        "prepare",
+        lambda self, shapes, options: seen.append(options) or prepare(self, shapes, options),
     )
     x = torch.randn(2, 64)
     module(x)

@@ -19,11 +19,14 @@ constexpr uintptr_t kAlignment = 256; // bytes; TensorRT asks it of every addres
 constexpr size_t kMostShapes = 1024;
 constexpr int64_t kSmall = 1 << 20; // bytes of scratch memory that a context keeps
 
+// Memory on the current device, or the host's.
 at::Tensor empty(at::IntArrayRef sizes, c10::ScalarType dtype, at::Device device) {
   if (device.is_cpu()) {
     return at::empty(sizes, at::TensorOptions(dtype));
   }
-  return at::Tensor(at::detail::empty_cuda(sizes, dtype, device, std::nullopt));
+  // what at::detail::empty_cuda ends in, less the guard of the device and the initialisation of CUDA
+  constexpr c10::DispatchKeySet keys(c10::DispatchKey::CUDA);
+  return at::Tensor(at::detail::empty_generic(sizes, c10::cuda::CUDACachingAllocator::get(), keys, dtype, std::nullopt));
 }
 
 std::string failure_hint() {

@@ -191,17 +191,20 @@ std::shared_ptr<Context> Session::give_away(const CallKind& kind, const Lane& as
   return nullptr;
 }
 
-std::vector<at::Tensor> Session::run(const CallKind& kind, at::TensorList tensors) {
+std::vector<at::Tensor> Session::run(const CallKind& kind, at::TensorList tensors, Place& place) {
   if (c10::cuda::current_device() == device.index()) {
-    return lane().run(kind, tensors);
+    return lane(place).run(kind, tensors);
   }
   const c10::cuda::CUDAGuard guard(device);
-  return lane().run(kind, tensors);
+  return lane(place).run(kind, tensors);
 }
 
-// The lane of the current stream.
-Lane& Session::lane() {
+// The lane of the current stream. Lanes stay for as long as the session.
+Lane& Session::lane(Place& place) {
   const auto stream = c10::cuda::getCurrentCUDAStream(device.index());
+  if (place.lane != nullptr && place.stream == stream.stream()) {
+    return *place.lane;
+  }
   const std::lock_guard<std::mutex> lock(mutex_);
   if (closed_) {
     fail("this engine was closed");
@@ -210,6 +213,7 @@ Lane& Session::lane() {
   if (lane == nullptr) {
     lane = std::make_unique<Lane>(*this, stream);
   }
+  place = {stream.stream(), lane.get()};
   return *lane;
 }
 

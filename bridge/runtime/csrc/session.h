@@ -16,6 +16,12 @@
 
 namespace bridge {
 
+// The lane that calls ran in last, and the stream that was current; a call from the same stream finds it at once.
+struct Place {
+  cudaStream_t stream = nullptr;
+  Lane* lane = nullptr;
+};
+
 // A loaded engine; safe to call from several threads at once.
 class Session {
  public:
@@ -36,7 +42,8 @@ class Session {
 
   // Inputs are contiguous, on `input_devices` and of the engine's dtypes, in the order of `inputs`. Gives new tensors in
   // the order of `outputs`, on `output_devices`.
-  std::vector<at::Tensor> run(const CallKind& kind, at::TensorList tensors);
+  //   place: of this session, or empty; changed to where this call runs.
+  std::vector<at::Tensor> run(const CallKind& kind, at::TensorList tensors, Place& place);
 
   // The first profile that these shapes fit, or the one asked for. Throws when there is none.
   int32_t choose_profile(const CallKind& kind) const;
@@ -62,7 +69,7 @@ class Session {
     at::DimVector min, opt, max;
   };
 
-  Lane& lane();
+  Lane& lane(Place& place);
   std::string profiles_text() const;
 
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
