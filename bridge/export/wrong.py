@@ -5,6 +5,7 @@ Each of these operators is exported as itself, for a rule of our own to lower or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,16 +21,19 @@ _ALWAYS = {
     "aten::softplus",  # threshold is ignored
     "aten::cdist",  # NaN at distance zero
     "aten::pairwise_distance",  # a vector's distance keeps an axis
-    "aten::clamp_max", "aten::clamp_min",  # a tensor as the bound ends the export
+    "aten::clamp_max", "aten::clamp_min",  # a tensor as the bound ends the export, and infinity becomes finite
+    "aten::hardshrink", "aten::softshrink",  # NaN becomes zero
+    "aten::atan2",  # NaN at the origin and between infinities
     "aten::floor_divide",  # rounds towards zero
     "aten::embedding_bag",  # a loop of sums that ONNX Runtime cannot run
 }  # fmt: skip
 _ON_INTEGERS = {"aten::div", "aten::remainder", "aten::fmod"}  # rounds towards zero
 _ADDED_PRODUCTS = {"aten::addmm", "aten::baddbmm", "aten::addbmm", "aten::addmv", "aten::addr"}
+_ROOTS = (0.5, -0.5)
 _VARIANCES = {"aten::var", "aten::std", "aten::var_mean", "aten::std_mean"}
 _BY_ORDER = {  # NaN is left open, which PyTorch puts above all numbers and makes the result of maxima and minima
     "aten::argmax", "aten::argmin", "aten::max", "aten::min", "aten::amax", "aten::amin", "aten::aminmax",
-    "aten::sort", "aten::argsort", "aten::topk",
+    "aten::sort", "aten::argsort", "aten::msort", "aten::topk",
 }  # fmt: skip
 _FINE_POOL = {"aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d"}
 
@@ -50,11 +54,21 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
         return given is None or given.dtype is not torch.bool
     if kind in _BY_ORDER:
         return _orders_floats(node, facts)
+    if kind == "aten::linalg_vector_norm":  # a maximum or minimum if infinite
+        return not _argument_is(node, "ord", lambda order: abs(order) != math.inf)
     if kind == "aten::cumsum":
         given = facts.known_kind(next(iter(node.inputs())))  # only int64 and floating point keep their type
         return given is None or not (given.dtype.is_floating_point or given.dtype is torch.int64)
+    if kind == "aten::div" and _gives_floats(node, facts):  # goes through int64
+        return not _argument_is(node, "rounding_mode", lambda mode: mode != "trunc")
     if kind in _ON_INTEGERS:
         return _integers(node, facts)
+    if kind == "aten::clamp":  # where one bound is left out, infinity becomes finite
+        return _gives_floats(node, facts) and any(v.type().kind() == "NoneType" for v in node.inputs())
+    if kind == "aten::pow":  # of -inf, which has no root
+        return _gives_floats(node, facts) and _known(
+            list(node.inputs())[1], lambda power: type(power) is float and power in _ROOTS
+        )
     if kind in _VARIANCES:  # is made an integer; more than there are elements gives negative numbers
         return not _argument_is(node, "correction", lambda number: number in (None, 0, 1))
     if kind == "aten::cosine_similarity":  # the axis of broadcast tensors is miscounted
@@ -62,13 +76,16 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
         return first is None or first != second or None in first
     if kind in _ADDED_PRODUCTS:  # nothing of a tensor is NaN where that is NaN
         return not _argument_is(node, "beta", lambda beta: beta != 0)
+    if kind == "aten::scaled_dot_product_attention":  # a mask becomes one of 32 bits, and with it all that comes after
+        given = facts.known_kind(next(iter(node.inputs())))
+        return given is None or given.dtype.itemsize < 4
     if kind == "aten::linspace":  # one step divides by zero
         return not _known(list(node.inputs())[2], lambda steps: steps > 1)
     if kind in ("aten::nll_loss_nd", "aten::cross_entropy_loss"):  # axes are taken for granted, and indices
         given, target = (facts.known_kind(value) for value in list(node.inputs())[:2])
         return given is None or given.rank < 2 or target is None or target.dtype.is_floating_point
-    if kind == "aten::logit":  # bounds that cross are applied in another order
-        return not _known(list(node.inputs())[1], lambda eps: eps is None or eps <= 0.5)
+    if kind == "aten::logit":  # bounds that cross are applied in another order, and to NaN
+        return not _known(list(node.inputs())[1], lambda eps: eps is None)
     if kind == "aten::pad":  # negative ones, which crop
         pads, mode = list(node.inputs())[1:3]
         return not _known(mode, lambda text: text == "constant") and not _known(pads, lambda sizes: min(sizes) >= 0)
@@ -79,6 +96,11 @@ def _orders_floats(node: tp.Node, facts: Facts) -> bool:
     schema, given = tp.schema(node), facts.known_kind(next(iter(node.inputs())))
     of_two = schema is not None and schema.overload_name == "other"  # element by element, NaN is NaN
     return not of_two and (given is None or given.dtype.is_floating_point)
+
+
+def _gives_floats(node: tp.Node, facts: Facts) -> bool:
+    made = facts.known_kind(node.output())
+    return made is not None and made.dtype.is_floating_point
 
 
 def _known(value: tp.Value, holds: Callable[[Any], bool]) -> bool:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from rewrites import example, lowering, require, tensor
+from rewrites.library.torch_extremes import greatest, smallest
 
 _INDICES = tensor(6, dtype="int64", values=[3, 0, 2, 2, 1, 3])
 _OFFSETS = tensor(3, dtype="int64", values=[0, 2, 2])
@@ -122,9 +123,11 @@ def segment_reduce(data, reduce, *, lengths=None, indices=None, offsets=None, ax
     spread = torch.where(member.reshape(shape), data, torch.full_like(data, neutral))
     count = count.reshape([-1] + [1] * (data.dim() - 1))
     if reduce == "max":
-        return spread.amax(1).clamp(min=first)
+        made = greatest(spread, 1)
+        return torch.maximum(made, torch.tensor(first, dtype=made.dtype))
     if reduce == "min":
-        return spread.amin(1).clamp(max=first)
+        made = smallest(spread, 1)
+        return torch.minimum(made, torch.tensor(first, dtype=made.dtype))
     if reduce == "prod":
         return spread.prod(1) * first
     made = spread.sum(1) + first

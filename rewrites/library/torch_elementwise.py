@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from rewrites import example, lowering, tensor
+from rewrites.library.torch_arithmetic import is_negative
 
 _NAN, _INF = float("nan"), float("inf")
 _LEFT = tensor(5, values=[1.0, _NAN, -2.0, _NAN, 0.0])
@@ -59,8 +60,7 @@ def copysign(a, b):
     kind = torch.result_type(a, b)
     kind = kind if kind.is_floating_point else torch.get_default_dtype()
     a, b = a.to(kind), b.to(kind)
-    negative = (b < 0) | ((b == 0) & (1 / b < 0))
-    return torch.where(negative, -a.abs(), a.abs())
+    return torch.where(is_negative(b), -a.abs(), a.abs())
 
 
 @lowering(

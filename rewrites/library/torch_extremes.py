@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rewrites import example, lowering, tensor
+from rewrites import example, lowering, require, tensor
 
 _NAN, _INF = float("nan"), float("inf")
 _SOME = tensor(4, 3, values=[[1.0, _NAN, _NAN], [_INF, _INF, -_INF], [-_INF, _NAN, 0.5], [2.0, 0.5, 2.0]])
@@ -39,14 +39,18 @@ def _nan_in(x: Any, dim: Any, keepdim: bool) -> Any:
     """NaN where there is one along `dim`, 0 where there is none; infinite elements leave no trace."""
     import torch
 
+    if not x.is_floating_point():
+        return 0
     return torch.where(torch.isnan(x), x, torch.zeros((), dtype=x.dtype)).sum(dim, keepdim)
 
 
-def _greatest(x: Any, dim: Any, keepdim: bool = False) -> Any:
+def greatest(x: Any, dim: Any, keepdim: bool = False) -> Any:
+    """The greatest element along axes, NaN where there is one."""
     return x.amax(dim, keepdim) + _nan_in(x, dim, keepdim) if x.dim() else x.clone()
 
 
-def _smallest(x: Any, dim: Any, keepdim: bool = False) -> Any:
+def smallest(x: Any, dim: Any, keepdim: bool = False) -> Any:
+    """The smallest element along axes, NaN where there is one."""
     return x.amin(dim, keepdim) + _nan_in(x, dim, keepdim) if x.dim() else x.clone()
 
 
@@ -82,37 +86,37 @@ def argmin(x, dim=None, keepdim=False):
 @lowering("aten::max", examples=_OVERALL)
 def max_(x):
     """max -> ReduceMax IsNaN Where ReduceSum Add: NaN, where there is one."""
-    return _greatest(x, list(range(x.dim())))
+    return greatest(x, list(range(x.dim())))
 
 
 @lowering("aten::min", examples=_OVERALL)
 def min_(x):
     """min -> ReduceMin IsNaN Where ReduceSum Add: NaN, where there is one."""
-    return _smallest(x, list(range(x.dim())))
+    return smallest(x, list(range(x.dim())))
 
 
 @lowering("aten::max.dim", examples=_ALONG)
 def max_dim(x, dim, keepdim=False):
     """max.dim -> ReduceMax ArgMax: NaN and its first place, where there is one."""
-    return _greatest(x, dim, keepdim), _places(x, dim, keepdim, 1)
+    return greatest(x, dim, keepdim), _places(x, dim, keepdim, 1)
 
 
 @lowering("aten::min.dim", examples=_ALONG)
 def min_dim(x, dim, keepdim=False):
     """min.dim -> ReduceMin ArgMin: NaN and its first place, where there is one."""
-    return _smallest(x, dim, keepdim), _places(x, dim, keepdim, -1)
+    return smallest(x, dim, keepdim), _places(x, dim, keepdim, -1)
 
 
 @lowering("aten::amax", examples=_OF_AXES)
 def amax(x, dim=(), keepdim=False):
     """amax -> ReduceMax IsNaN Where ReduceSum Add: NaN, where there is one."""
-    return _greatest(x, dim or list(range(x.dim())), keepdim)
+    return greatest(x, dim or list(range(x.dim())), keepdim)
 
 
 @lowering("aten::amin", examples=_OF_AXES)
 def amin(x, dim=(), keepdim=False):
     """amin -> ReduceMin IsNaN Where ReduceSum Add: NaN, where there is one."""
-    return _smallest(x, dim or list(range(x.dim())), keepdim)
+    return smallest(x, dim or list(range(x.dim())), keepdim)
 
 
 @lowering(
@@ -122,4 +126,20 @@ def amin(x, dim=(), keepdim=False):
 def aminmax(x, *, dim=None, keepdim=False):
     """aminmax -> ReduceMin ReduceMax IsNaN Where ReduceSum Add: NaN twice, where there is one."""
     axes = list(range(x.dim())) if dim is None else dim
-    return _smallest(x, axes, keepdim), _greatest(x, axes, keepdim)
+    return smallest(x, axes, keepdim), greatest(x, axes, keepdim)
+
+
+@lowering(
+    "aten::linalg_vector_norm",
+    examples=[
+        example(self=_SOME, ord=_INF, dim=[1]),
+        example(self=("n", 5), ord=-_INF, dim=[0], keepdim=True),
+        example(self=(2, 3), ord=_INF),
+    ],
+    refuses=[example(self=(2, 3), ord=3.0, because="infinite")],
+)
+def linalg_vector_norm(x, ord=2, dim=None, keepdim=False, *, dtype=None):
+    """linalg_vector_norm of infinite order -> Abs ReduceMax IsNaN Where ReduceSum Add: NaN, where there is one."""
+    require(ord in (_INF, -_INF), "only norms of infinite order, which are maxima and minima")
+    x = (x if dtype is None else x.to(dtype)).abs()
+    return (greatest if ord > 0 else smallest)(x, dim or list(range(x.dim())), keepdim)

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from rewrites import example, lowering, require, tensor
+from rewrites.library.torch_extremes import greatest, smallest
 from rewrites.library.torch_selection import masked_scatter
 
 _INDEX = tensor(3, values=[2, 0, 2], dtype="int64")
@@ -139,9 +140,9 @@ def _reduce_rows(rows: Any, hit: Any, added: Any, how: str, include: bool) -> An
     if how == "prod":
         made = kept * spread.prod(1)
     elif how == "amax":
-        made = torch.maximum(kept, spread.amax(1))
+        made = torch.maximum(kept, greatest(spread, 1))
     elif how == "amin":
-        made = torch.minimum(kept, spread.amin(1))
+        made = torch.minimum(kept, smallest(spread, 1))
     else:
         made = kept + spread.sum(1)
     count = hit.to(rows.dtype).sum(1)

@@ -59,7 +59,7 @@ def _ranks(x: Any, descending: bool) -> Any:
     return (before | (equal & earlier)).to(torch.int64).sum(-1)
 
 
-def _sorted(x: Any, dim: int, descending: bool, stable: bool) -> tuple[Any, Any]:
+def sorted_along(x: Any, dim: int, descending: bool, stable: bool) -> tuple[Any, Any]:
     """The sorted elements and where they were."""
     import torch
 
@@ -102,13 +102,19 @@ def sort(x, *, stable=False, dim=-1, descending=False):
 
     Source: TensorRT's ITopKLayer, which says nothing of the order of equal elements.
     """
-    return _sorted(x, dim, descending, bool(stable))
+    return sorted_along(x, dim, descending, bool(stable))
 
 
 @lowering("aten::argsort", examples=[*_PLAIN, *_stable("aten::argsort.stable")])
 def argsort(x, *, stable=False, dim=-1, descending=False):
     """argsort -> TopK; if stable Less Equal ReduceSum: each element's place is how many come before it."""
-    return _sorted(x, dim, descending, bool(stable))[1]
+    return sorted_along(x, dim, descending, bool(stable))[1]
+
+
+@lowering("aten::msort", examples=[example(self=_ROWS), example(self=("n", 5))])
+def msort(x):
+    """msort -> TopK GatherElements along the first axis."""
+    return sorted_along(x, 0, descending=False, stable=False)[0]
 
 
 @lowering(
