@@ -187,10 +187,12 @@ def _remove_absent_tensors(graph: Graph) -> bool:
     absent = [
         node
         for node in walk(graph)
-        if node.kind() == "prim::Constant" and node.output().type().kind() == "TensorType" and not node.hasAttribute("value")
+        if node.kind() == "prim::Constant"
+        and node.output().type().kind() == "TensorType"
+        and not node.hasAttribute("value")
     ]
     for node in absent:
-        made = graph.create("prim::Uninitialized", 1).insertBefore(node)
+        made = graph.create("prim::Uninitialized", [], 1).insertBefore(node)
         made.output().setType(node.output().type())
         node.output().replaceAllUsesWith(made.output())
         node.destroy()
@@ -246,6 +248,12 @@ def schema(node: Node) -> _C.FunctionSchema | None:
 def arguments_of(schema: str) -> list[Any]:
     """The arguments in the text of an operator's schema."""
     return list(_parsed(schema).arguments)
+
+
+@functools.lru_cache(maxsize=1024)
+def overloads(kind: str) -> frozenset[str]:
+    """The overload names of an operator; none where there is no such operator."""
+    return frozenset(found.overload_name for found in _C._jit_get_schemas_for_operator(kind))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -145,8 +145,7 @@ class Editor:
         self.redirect(new, old)
         if old.dtype is None:
             old.dtype = new.dtype
-        if old.shape is None:
-            old.shape = new.shape
+        old.shape = _narrower(old.shape, new.shape)
         self._folder.forget(old)
 
     def redirect(self, old: gs.Tensor, new: gs.Tensor) -> None:
@@ -198,6 +197,13 @@ def constant_values(node: gs.Node) -> Any:
         if name in ("value_float", "value_floats"):
             return np.array(value, np.float32)
     return None
+
+
+def _narrower(old: Any, new: Any) -> Any:
+    """The dimensions of what takes another's place: sizes stand where either knows them."""
+    if old is None or new is None or len(old) != len(new):
+        return new if old is None else old
+    return [b if type(b) is int else a for a, b in zip(old, new, strict=True)]
 
 
 def _keep(tensors: Any, nodes: list[gs.Node]) -> None:

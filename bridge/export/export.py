@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -145,15 +146,26 @@ def _unique(name: str, counts: dict[str, int]) -> str:
 
 
 def _attach_weights(graph: gs.Graph, weights: dict[str, tuple[str, torch.Tensor]]) -> None:
-    kept = []
+    """Makes inputs that stand for weights constants under the weights' names, where no other value has that name."""
+    taken, kept = _value_names(graph), []
     for tensor in graph.inputs:
         if tensor.name not in weights:
             kept.append(tensor)
             continue
         name, value = weights[tensor.name]
         tensor.to_constant(as_array(value))
-        tensor.name = name
+        tensor.name = next(free for i in count() if (free := f"{name}.{i}" if i else name) not in taken)
+        taken.add(tensor.name)
     graph.inputs = kept
+
+
+def _value_names(graph: gs.Graph) -> set[str]:
+    """The names of all values, also in the bodies of control flow, which would hide an outer value of that name."""
+    return {
+        tensor.name
+        for body in [graph, *graph.subgraphs(recursive=True)]
+        for tensor in [*body.inputs, *body.outputs, *(t for node in body.nodes for t in (*node.inputs, *node.outputs))]
+    }
 
 
 def as_array(tensor: torch.Tensor) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -47,13 +47,15 @@ class Symbolics:
             self.last = identity
         original = self.nodes.get(identity) if identity is not None else None
         known = original is not None and original.kind().rstrip("_") == node.kind().rstrip("_")
+        if known and original is not None:
+            self._give_types(inputs, original.inputs())
         result = self._run(symbolic, arguments, identity, original if known else None, inputs)
         if identity is not None:
             for new in new_nodes:
                 if not new.hasAttribute(TAG) and new.kind() != "prim::Constant":  # a None with a tag is no None
                     new.i_(TAG, identity)
             if known and original is not None:
-                self._give_types(result, original)
+                self._give_types(result if isinstance(result, (list, tuple)) else [result], original.outputs())
         return result
 
     def _next_write(self) -> int | None:
@@ -141,14 +143,15 @@ class Symbolics:
         operands.append(exported)
         return {"input": len(operands) - 1}
 
-    def _give_types(self, result: Any, original: tp.Node) -> None:
-        """Gives observed dtypes and ranks to values whose type the exporter could not infer."""
-        values = result if isinstance(result, (list, tuple)) else [result]
-        outputs = list(original.outputs())
-        if len(values) != len(outputs):
+    def _give_types(self, values: Sequence[Any], originals: Iterable[tp.Value]) -> None:
+        """Gives observed dtypes and ranks to values whose type the exporter lost; without a rank, it guesses."""
+        originals = list(originals)
+        if len(values) != len(originals):
             return
-        for value, output in zip(values, outputs, strict=True):
-            self._give_type(value, output)
+        for value, original in zip(values, originals, strict=True):
+            self._give_type(value, original)
+            if value is not None and {value.node().kind(), original.node().kind()} == {"prim::ListConstruct"}:
+                self._give_types(list(value.node().inputs()), original.node().inputs())
 
     def _give_type(self, value: Any, original: tp.Value) -> None:
         tensor, sizes = self.facts.known_kind(original), self.facts.sizes(original)

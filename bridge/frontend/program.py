@@ -11,7 +11,7 @@ import torch
 
 from bridge import torch_private as tp
 from bridge.errors import SpecError
-from bridge.frontend import containers, structure
+from bridge.frontend import containers, pieces, structure
 from bridge.frontend import facts as facts_
 from bridge.frontend import provenance as provenance_
 from bridge.frontend.empty import fold_empty
@@ -98,11 +98,13 @@ def prepare(
     _settle_devices(graph, device)
     _settle_absent_parameters(frozen, graph)
     tp.simplify(graph)
+    pieces.settle(graph)
     tp.remove_mutation(graph)
     tp.unroll_constant_loops(graph)
     _hoist_attributes(frozen, graph)
     tp.simplify(graph)
     containers.settle(graph)
+    pieces.settle(graph)
     tp.remove_mutation(graph)  # of tensors that no container holds any more
     tp.simplify(graph)
     _retag(frozen, graph, table)

@@ -1,0 +1,113 @@
+"""What is written in place into a piece of a tensor that is read piece by piece only: made functional.
+
+PyTorch's recurrent cells compute their gates so. Its own pass for this leaves alone whatever came out of a list.
+"""
+
+from __future__ import annotations
+
+from bridge import torch_private as tp
+
+_SPLITS = {
+    "aten::chunk", "aten::unsafe_chunk", "aten::split", "aten::unsafe_split", "aten::split_with_sizes",
+    "aten::unsafe_split_with_sizes", "aten::unbind", "aten::tensor_split",
+}  # fmt: skip
+
+
+_GIVE_THEIR_INPUT = {"aten::dropout", "aten::contiguous", "aten::to", "aten::reshape", "aten::flatten"}
+"""Operators whose result may be their argument, of which their schemas say nothing."""
+
+
+def settle(graph: tp.Graph) -> None:
+    """Replaces in-place operators on the pieces of a split tensor by functional ones.
+
+    Only where the tensor is new, and nothing but the split reads it; where operators of the piece's own block read
+    and write it, which give no views of it, and whatever may keep it comes last. Pieces of one tensor do not overlap.
+    """
+    for node in [node for node in tp.walk(graph) if node.kind() == "prim::ListUnpack"]:
+        if _is_all_that_reads(node):
+            for piece in list(node.outputs()):
+                _settle(graph, piece)
+
+
+def _is_all_that_reads(unpack: tp.Node) -> bool:
+    split = unpack.input().node()
+    if split.kind() not in _SPLITS or len(split.output().uses()) != 1:
+        return False
+    tensor = next(iter(split.inputs()))
+    return len(tensor.uses()) == 1 and _makes_new(tensor.node())
+
+
+def _makes_new(node: tp.Node) -> bool:
+    """Whether what an operator gives is in memory of its own."""
+    schema = tp.schema(node)
+    if schema is None or node.kind() in _GIVE_THEIR_INPUT | _SPLITS:
+        return False
+    return all(value.alias_info is None for value in (*schema.arguments, *schema.returns))
+
+
+def _is_write(node: tp.Node) -> bool:
+    """Whether an operator changes its first argument, and nothing else, and gives it back."""
+    schema = tp.schema(node)
+    if schema is None or not node.kind().endswith("_") or node.outputsSize() != 1:
+        return False
+    first, *others = [a.alias_info is not None and a.alias_info.is_write for a in schema.arguments]
+    return first and not any(others)
+
+
+def _settle(graph: tp.Graph, piece: tp.Value) -> None:
+    """Follows a piece through its block: each write makes a new value, which all that comes later reads."""
+    block = piece.node().owningBlock()
+    order = {node: place for place, node in enumerate([*block.nodes(), block.returnNode()])}
+    same, users = {piece.debugName()}, {use.user for use in piece.uses()}
+    pending = [node for node in users if _writes(node, same)]
+    writes = set(pending)
+    while pending:
+        result = pending.pop().output()
+        same.add(result.debugName())
+        new = {use.user for use in result.uses()} - users
+        users |= new
+        pending += [node for node in new if _writes(node, same)]
+        writes |= set(pending)
+    if not writes or not users <= order.keys():
+        return
+    last = max(order[node] for node in writes)
+    if all(node in writes or _makes_new(node) or order[node] > last for node in users) and all(map(_has_twin, writes)):
+        _rewrite(graph, piece, same, sorted(users, key=order.__getitem__), writes)
+
+
+def _writes(node: tp.Node, same: set[str]) -> bool:
+    return _is_write(node) and next(iter(node.inputs())).debugName() in same
+
+
+def _has_twin(node: tp.Node) -> bool:
+    """Whether there is an operator without the underscore that takes the same arguments."""
+    schema = tp.schema(node)
+    assert schema is not None
+    name = schema.overload_name
+    return name in tp.overloads(node.kind().removesuffix("_"))
+
+
+def _rewrite(graph: tp.Graph, piece: tp.Value, same: set[str], users: list[tp.Node], writes: set[tp.Node]) -> None:
+    now = piece
+    for node in users:
+        for offset, value in enumerate(list(node.inputs())):
+            if value.debugName() in same:
+                node.replaceInput(offset, now)
+        if node in writes:
+            now = _twin(graph, node, piece)
+    for node in reversed(users):
+        if node in writes:
+            node.destroy()
+
+
+def _twin(graph: tp.Graph, node: tp.Node, piece: tp.Value) -> tp.Value:
+    """The result of the functional operator, in the dtype that the piece had."""
+    made = graph.create(node.kind().removesuffix("_"), list(node.inputs()), 1)
+    made.insertBefore(node)
+    made.copyMetadata(node)
+    if sum(value.type().kind() == "TensorType" for value in node.inputs()) < 2:
+        return made.output()
+    typed = graph.create("aten::type_as", [made.output(), piece], 1)
+    typed.insertBefore(node)
+    typed.copyMetadata(node)
+    return typed.output()

@@ -1,0 +1,99 @@
+"""Layers of torch.nn, as traces and scripts hold them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .case import case, floats
+
+_TWO = [(floats(3, 4, 8), floats(3, 6, 8)), (floats(2, 5, 8), floats(2, 3, 8))]
+
+
+@case(_TWO, (1, 1), trace=True)
+class CrossAttention(nn.Module):
+    """Its weights are split: values that the exporter knows no rank of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        return self.attention(x, memory, memory, need_weights=False)[0]
+
+
+class _Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+@case([call[:1] for call in _TWO], (1, 1), trace=True)
+class EncoderOnItsFastPath(_Encoder):
+    """The second layer's width follows from what the first is lowered to."""
+
+
+@case([call[:1] for call in _TWO], (1, 1))
+class EncoderScripted(_Encoder):
+    """Holds branches for masks that are None."""
+
+
+class _Cells(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.long, self.gated, self.plain = nn.LSTMCell(8, 6), nn.GRUCell(6, 5), nn.RNNCell(5, 4)
+
+    def forward(self, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, cell = start.new_zeros(x.size(0), 6), start.new_zeros(x.size(0), 6)
+        gated, plain = start.new_zeros(x.size(0), 5), start.new_zeros(x.size(0), 4)
+        for t in range(2):
+            hidden, cell = self.long(x[:, t], (hidden, cell))
+            gated = self.gated(hidden, gated)
+            plain = self.plain(gated, plain)
+        return plain, cell
+
+
+@case(_TWO, (1, 1), trace=True)
+class CellsTraced(_Cells):
+    """Traces hold what the cells are made of: in-place operators on pieces of their gates."""
+
+
+@case(_TWO, (1, 1))
+class CellsScripted(_Cells):
+    """Scripts hold each cell as one operator."""
+
+
+@case([(floats(2, 6),), (floats(3, 6),)], (1, 1), trace=True)
+class PiecesWrittenInPlace(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        first, second, third = (x * 2).chunk(3, 1)
+        before = first + 1
+        first.sigmoid_().mul_(second)
+        second.add_(third, alpha=2)
+        after = torch.exp(second)
+        second.neg_()
+        return before + after, first + second
+
+
+@case([(floats(2, 6),), (floats(3, 6),)], (0, 2), trace=True)
+class PiecesOfWhatIsReadElsewhere(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        whole = torch.exp(x)
+        first, second = whole.chunk(2, 1)
+        first.tanh_()
+        return whole * 2, torch.sin(second) + torch.cos(first)
+
+
+@case([(floats(2, 6),), (floats(3, 6),)], (1, 1), trace=True)
+class WeightNamedAsAVariable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(floats(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = torch.softmax(self.scale, -1)
+        return torch.exp(x) * scale + torch.sin(scale)
