@@ -34,7 +34,7 @@ BUILD = "python -m bridge.runtime.build"
 _CHOICES = ("auto", "native", "python")
 # nvinfer1::ILogger::Severity, from 0
 _LEVELS = (logging.ERROR, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
-_OWN_WARNING = 5  # the library's, not TensorRT's
+_OWN = {5: logging.WARNING, 6: logging.DEBUG}  # the library's, not TensorRT's
 _Sink = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p)
 _library: ctypes.CDLL | None = None
 
@@ -121,8 +121,8 @@ def _tensorrt_library(version: str) -> Path | None:
 
 
 def _pass_on(severity: int, message: bytes) -> None:
-    if severity == _OWN_WARNING:
-        log.warning("%s", message.decode(errors="replace"))
+    if severity in _OWN:
+        log.log(_OWN[severity], "%s", message.decode(errors="replace"))
         return
     level = _LEVELS[severity] if 0 <= severity < len(_LEVELS) else logging.DEBUG
     pass_on(level, message.decode(errors="replace"))

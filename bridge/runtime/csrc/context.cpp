@@ -106,26 +106,56 @@ Context::Context(Session& session)
 
 Context::~Context() = default;
 
+bool Layout::is_known() const {
+  return std::all_of(outputs.begin(), outputs.end(), [](const auto& shape) { return shape.has_value(); });
+}
+
+Memory allocate(const Session& session, const Layout& layout) {
+  Memory memory;
+  memory.outputs.reserve(layout.outputs.size());
+  for (size_t output = 0; output < layout.outputs.size(); ++output) {
+    const auto& sizes = layout.outputs[output];
+    memory.outputs.push_back(
+        sizes.has_value() ? empty(*sizes, session.outputs[output].dtype, session.output_devices[output]) : at::Tensor());
+  }
+  if (layout.scratch > kSmall) {
+    memory.scratch = c10::cuda::CUDACachingAllocator::get()->allocate(static_cast<size_t>(layout.scratch));
+  }
+  return memory;
+}
+
+bool is_aligned(const at::Tensor& input) {
+  return reinterpret_cast<uintptr_t>(input.const_data_ptr()) % kAlignment == 0;
+}
+
 std::vector<at::Tensor> Context::run(
     const CallKind& kind,
     at::TensorList inputs,
     cudaStream_t stream,
-    const std::function<void()>& order) {
+    const std::function<void()>& order,
+    Memory* memory) {
   std::vector<at::Tensor> held;
   const Layout& layout = tell(kind, inputs, stream, held);
-  std::vector<at::Tensor> outputs = bind_outputs(layout, order);
-  const c10::DataPtr passing = bind_scratch(layout.scratch);
+  Memory own;
+  if (memory == nullptr) {
+    own = allocate(session_, layout);
+    memory = &own;
+  }
+  bind_outputs(layout, memory->outputs, order);
+  bind_scratch(layout.scratch, memory->scratch.get());
   order();
   execute(stream);
-  collect(layout, outputs);
-  return outputs;
+  collect(layout, memory->outputs);
+  return std::move(memory->outputs);
 }
 
-bool Context::shapes_decide(const CallKind& kind, at::TensorList inputs, cudaStream_t stream) {
+const Layout& Context::layout(const CallKind& kind, at::TensorList inputs, cudaStream_t stream) {
   std::vector<at::Tensor> held;
-  const Layout& layout = tell(kind, inputs, stream, held);
-  return !session_.host_inputs &&
-      std::all_of(layout.outputs.begin(), layout.outputs.end(), [](const auto& shape) { return shape.has_value(); });
+  return tell(kind, inputs, stream, held);
+}
+
+void Context::repeat(cudaStream_t stream) {
+  execute(stream);
 }
 
 bool Context::is_told(const CallKind& kind) const {
@@ -137,7 +167,7 @@ bool Context::has_run(const CallKind& kind) const {
 }
 
 // Tells the context the inputs, as far as it does not know them.
-const Context::Layout& Context::tell(
+const Layout& Context::tell(
     const CallKind& kind,
     at::TensorList inputs,
     cudaStream_t stream,
@@ -195,7 +225,7 @@ void Context::tell_shapes(const CallKind& kind, cudaStream_t stream) {
 void Context::bind_inputs(at::TensorList inputs, std::vector<at::Tensor>& held) {
   for (size_t input = 0; input < inputs.size(); ++input) {
     const void* address = inputs[input].const_data_ptr();
-    if (reinterpret_cast<uintptr_t>(address) % kAlignment != 0 && inputs[input].is_cuda()) {
+    if (!is_aligned(inputs[input]) && inputs[input].is_cuda()) {
       held.push_back(inputs[input].clone());
       address = held.back().const_data_ptr();
     }
@@ -203,7 +233,7 @@ void Context::bind_inputs(at::TensorList inputs, std::vector<at::Tensor>& held) 
   }
 }
 
-Context::Layout Context::lay_out() {
+Layout Context::lay_out() {
   ErrorsHeard errors;
   if (context_->inferShapes(0, nullptr) < 0) {
     told_ = 0;
@@ -223,9 +253,8 @@ Context::Layout Context::lay_out() {
   return layout;
 }
 
-// The outputs of known shape; the others are undefined until `collect`.
-std::vector<at::Tensor> Context::bind_outputs(const Layout& layout, const std::function<void()>& order) {
-  std::vector<at::Tensor> outputs(layout.outputs.size());
+// Outputs that are undefined are allocated while the run is enqueued, and known after `collect`.
+void Context::bind_outputs(const Layout& layout, at::TensorList outputs, const std::function<void()>& order) {
   for (size_t output = 0; output < outputs.size(); ++output) {
     const Binding& binding = session_.outputs[output];
     auto& allocator = allocators_[output];
@@ -241,21 +270,14 @@ std::vector<at::Tensor> Context::bind_outputs(const Layout& layout, const std::f
       context_->setOutputAllocator(binding.name.c_str(), nullptr);
       allocator.reset();
     }
-    outputs[output] = empty(*layout.outputs[output], binding.dtype, session_.output_devices[output]);
     set_address(session_.inputs.size() + output, binding.name.c_str(), outputs[output].const_data_ptr());
   }
-  return outputs;
 }
 
 // Memory for what lies between inputs and outputs. What is small stays with the context, which saves the time of allocating;
 // the rest is free again for the next work of the current stream.
-c10::DataPtr Context::bind_scratch(int64_t size) {
-  c10::DataPtr passing;
-  void* memory = nullptr;
-  if (size > kSmall) {
-    passing = c10::cuda::CUDACachingAllocator::get()->allocate(static_cast<size_t>(size));
-    memory = passing.get();
-  } else if (size > 0) {
+void Context::bind_scratch(int64_t size, void* memory) {
+  if (memory == nullptr && size > 0) {
     if (!small_.defined() || small_.numel() < size) {
       small_ = empty({size}, at::kByte, session_.device);
     }
@@ -266,7 +288,6 @@ c10::DataPtr Context::bind_scratch(int64_t size) {
     scratch_ = memory;
     scratch_size_ = size;
   }
-  return passing;
 }
 
 void Context::set_address(size_t binding, const char* name, const void* address) {

@@ -20,7 +20,22 @@ struct CallKind {
   uint64_t id;
   std::vector<at::DimVector> sizes;
   std::optional<int64_t> profile;
-  bool cuda_graphs;
+  std::optional<bool> cuda_graphs; // none: where a call repeats
+};
+
+// What follows from inputs of certain shapes; an output's shape is none where the data decide it.
+struct Layout {
+  int32_t profile;
+  int64_t scratch; // bytes
+  std::vector<std::optional<at::DimVector>> outputs;
+
+  bool is_known() const; // whether the shapes of all outputs are
+};
+
+// What a call writes to: PyTorch's memory, of the current stream.
+struct Memory {
+  std::vector<at::Tensor> outputs; // undefined where the data decide the shape
+  c10::DataPtr scratch; // null where the context has its own
 };
 
 // An execution context without memory of its own for activations, and what it was last told: a call repeats nothing that the
@@ -36,33 +51,31 @@ class Context {
   // while the run is enqueued, and `after_allocation` is called for each.
   // Inputs are contiguous, where the engine wants them, and of its dtypes.
   //   order: called once everything is allocated, before the run is enqueued.
+  //   memory: what was allocated before for a call of this kind; null: it is allocated here.
   std::vector<at::Tensor> run(
       const CallKind& kind,
       at::TensorList inputs,
       cudaStream_t stream,
-      const std::function<void()>& order);
+      const std::function<void()>& order,
+      Memory* memory = nullptr);
 
-  // Sets shapes and addresses; whether the shapes of all outputs follow from the shapes of the inputs.
-  bool shapes_decide(const CallKind& kind, at::TensorList inputs, cudaStream_t stream);
+  // Sets shapes and addresses; what follows from them. It lasts until the next call.
+  const Layout& layout(const CallKind& kind, at::TensorList inputs, cudaStream_t stream);
+
+  // Enqueues what the last run enqueued, to the same addresses.
+  void repeat(cudaStream_t stream);
 
   // Whether its last run was one of these shapes.
   bool has_run(const CallKind& kind) const;
 
  private:
-  // What follows from inputs of certain shapes; an output's shape is none where the data decide it.
-  struct Layout {
-    int32_t profile;
-    int64_t scratch; // bytes
-    std::vector<std::optional<at::DimVector>> outputs;
-  };
-
   bool is_told(const CallKind& kind) const;
   const Layout& tell(const CallKind& kind, at::TensorList inputs, cudaStream_t stream, std::vector<at::Tensor>& held);
   void tell_shapes(const CallKind& kind, cudaStream_t stream);
   void bind_inputs(at::TensorList inputs, std::vector<at::Tensor>& held);
   Layout lay_out();
-  std::vector<at::Tensor> bind_outputs(const Layout& layout, const std::function<void()>& order);
-  c10::DataPtr bind_scratch(int64_t size);
+  void bind_outputs(const Layout& layout, at::TensorList outputs, const std::function<void()>& order);
+  void bind_scratch(int64_t size, void* memory);
   void set_address(size_t binding, const char* name, const void* address);
   void execute(cudaStream_t stream);
   void collect(const Layout& layout, std::vector<at::Tensor>& outputs);
@@ -82,5 +95,11 @@ class Context {
   at::Tensor small_; // scratch memory that is kept
   at::Tensor nothing_; // where empty tensors are said to be: they have no address, and TensorRT wants one
 };
+
+// Memory for a call; `Layout::scratch` bytes of it for activations where that is too much for a context to keep.
+Memory allocate(const Session& session, const Layout& layout);
+
+// Whether TensorRT takes the address of this input as it is.
+bool is_aligned(const at::Tensor& input);
 
 } // namespace bridge

@@ -1,9 +1,31 @@
 #include "cuda_graphs.h"
 
 #include <ATen/cuda/CUDAEvent.h>
+#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 
+#include "tensorrt.h"
+
 namespace bridge {
+
+namespace {
+
+// A stream of its own: on the caller's, what other threads enqueue meanwhile would be captured, too.
+class Aside {
+ public:
+  Aside() {
+    C10_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  }
+  ~Aside() {
+    (void)cudaStreamDestroy(stream);
+  }
+  Aside(const Aside&) = delete;
+  Aside& operator=(const Aside&) = delete;
+
+  cudaStream_t stream = nullptr;
+};
+
+} // namespace
 
 CapturedCall::CapturedCall(std::unique_ptr<Context> context, const CallKind& kind, at::TensorList inputs)
     : context_(std::move(context)) {
@@ -43,6 +65,37 @@ std::vector<at::Tensor> CapturedCall::replay(at::TensorList inputs) {
     results.push_back(output.clone());
   }
   return results;
+}
+
+Replay::Replay(std::shared_ptr<Context> context) : context_(std::move(context)) {
+  const Aside aside;
+  const NoAllocation guard; // memory that is given back after the capture would be another's when the graph is launched
+  C10_CUDA_CHECK(cudaStreamBeginCapture(aside.stream, cudaStreamCaptureModeThreadLocal));
+  cudaGraph_t captured = nullptr;
+  try {
+    context_->repeat(aside.stream);
+  } catch (...) {
+    (void)cudaStreamEndCapture(aside.stream, &captured);
+    if (captured != nullptr) {
+      (void)cudaGraphDestroy(captured);
+    }
+    (void)cudaGetLastError(); // that it failed is being told already
+    throw;
+  }
+  C10_CUDA_CHECK(cudaStreamEndCapture(aside.stream, &captured));
+  const cudaError_t made = cudaGraphInstantiate(&graph_, captured, 0);
+  (void)cudaGraphDestroy(captured);
+  C10_CUDA_CHECK(made);
+}
+
+Replay::~Replay() {
+  if (graph_ != nullptr) {
+    (void)cudaGraphExecDestroy(graph_);
+  }
+}
+
+void Replay::launch(cudaStream_t stream) const {
+  C10_CUDA_CHECK(cudaGraphLaunch(graph_, stream));
 }
 
 } // namespace bridge

@@ -21,4 +21,26 @@ class CapturedCall {
   at::cuda::CUDAGraph graph_;
 };
 
+// A CUDA graph of one engine call with the very addresses that the call had: nothing is copied, and what it reads and writes is
+// the caller's.
+class Replay {
+ public:
+  // Throws c10::Error when the call cannot be captured.
+  //   context: has just run the call, and is used by nothing else.
+  explicit Replay(std::shared_ptr<Context> context);
+  ~Replay();
+  Replay(const Replay&) = delete;
+  Replay& operator=(const Replay&) = delete;
+
+  void launch(cudaStream_t stream) const;
+
+  const std::shared_ptr<Context>& context() const {
+    return context_;
+  }
+
+ private:
+  std::shared_ptr<Context> context_;
+  cudaGraphExec_t graph_ = nullptr;
+};
+
 } // namespace bridge

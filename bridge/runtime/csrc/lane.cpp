@@ -15,6 +15,12 @@ namespace bridge {
 namespace {
 
 constexpr size_t kMostGraphs = 8;
+// Of calls that repeat: how often one runs before it is captured; how many graphs there may be at once, and be made in all;
+// how many sets of addresses are watched, and for how many calls one that does not come again keeps its place.
+constexpr int kTimes = 3, kMostCaptures = 32;
+constexpr size_t kMostRepeats = 2, kMostWatched = 8;
+constexpr uint64_t kPatience = 256;
+constexpr size_t kMostLayouts = 64;
 
 bool is_capturing(cudaStream_t stream) {
   auto status = cudaStreamCaptureStatusNone;
@@ -25,7 +31,8 @@ bool is_capturing(cudaStream_t stream) {
 
 } // namespace
 
-Lane::Lane(Session& session, c10::cuda::CUDAStream stream) : session_(session), stream_(stream) {
+Lane::Lane(Session& session, c10::cuda::CUDAStream stream)
+    : session_(session), stream_(stream), repeats_(session.why_not_repeated.empty()) {
   if (stream.stream() == nullptr) {
     beside_ = c10::cuda::getStreamFromPool(/*isHighPriority=*/false, session.device.index());
   }
@@ -42,6 +49,8 @@ void Lane::close() {
     (void)cudaDeviceSynchronize(); // the callers' graphs run on any stream
   }
   graphs_.clear();
+  repeated_.clear();
+  spent_.clear();
   recorded_.clear();
   context_.reset();
   before_ = at::cuda::CUDAEvent();
@@ -56,28 +65,137 @@ std::vector<at::Tensor> Lane::run(const CallKind& kind, at::TensorList inputs) {
   if (is_capturing(stream_.stream())) {
     return recorded_by_caller(kind, inputs);
   }
-  if (kind.cuda_graphs) {
+  if (!kind.cuda_graphs.has_value()) {
+    return repeats_ ? run_repeatedly(kind, inputs) : run_on(context(), kind, inputs);
+  }
+  if (*kind.cuda_graphs) {
     if (CapturedCall* captured = graph(kind, inputs)) {
       return captured->replay(inputs);
     }
   }
+  return run_on(context(), kind, inputs);
+}
+
+Context& Lane::context() {
   if (context_ == nullptr) {
     context_ = std::make_shared<Context>(session_);
   }
-  return run_on(*context_, kind, inputs);
+  return *context_;
 }
 
-std::vector<at::Tensor> Lane::run_on(Context& context, const CallKind& kind, at::TensorList inputs) {
+std::vector<at::Tensor> Lane::run_on(Context& context, const CallKind& kind, at::TensorList inputs, Memory* memory) {
   if (!beside_) {
-    return context.run(kind, inputs, stream_.stream(), [] {});
+    return context.run(kind, inputs, stream_.stream(), [] {}, memory);
   }
   auto outputs = context.run(kind, inputs, beside_->stream(), [this] {
     before_.record(stream_);
     before_.block(*beside_);
-  });
+  }, memory);
   after_.record(*beside_);
   after_.block(stream_);
   return outputs;
+}
+
+// A call whose memory is allocated before it is known who runs it: the context, or, where inputs, outputs and scratch memory are
+// where they were in calls before, the CUDA graph of those. Steady callers get the same addresses from the allocator again and
+// again; a graph that writes where this call's outputs are needs no copies, and the outputs are the caller's as ever.
+std::vector<at::Tensor> Lane::run_repeatedly(const CallKind& kind, at::TensorList inputs) {
+  const Layout* layout = layout_of(kind, inputs);
+  if (layout == nullptr || !std::all_of(inputs.begin(), inputs.end(), is_aligned)) {
+    return run_on(context(), kind, inputs);
+  }
+  Memory memory = allocate(session_, *layout);
+  Repeated& call = repeated(kind, inputs, memory);
+  if (call.graph != nullptr) {
+    call.graph->launch(stream_.stream());
+    return std::move(memory.outputs);
+  }
+  auto outputs = run_on(context(), kind, inputs, &memory);
+  if (++call.times == kTimes) {
+    capture_repeated(call);
+  }
+  return outputs;
+}
+
+// What follows from the shapes; null where the data decide more.
+const Layout* Lane::layout_of(const CallKind& kind, at::TensorList inputs) {
+  const auto known = layouts_.find(kind.id);
+  if (known != layouts_.end()) {
+    return known->second.is_known() ? &known->second : nullptr;
+  }
+  if (layouts_.size() >= kMostLayouts) {
+    layouts_.clear();
+  }
+  const Layout& made = context().layout(kind, inputs, (beside_ ? *beside_ : stream_).stream());
+  const Layout& kept = layouts_.emplace(kind.id, made).first->second;
+  return kept.is_known() ? &kept : nullptr;
+}
+
+// The record of such calls; one without a graph, the least recently seen, makes room for another.
+Lane::Repeated& Lane::repeated(const CallKind& kind, at::TensorList inputs, const Memory& memory) {
+  c10::SmallVector<const void*, 8> addresses;
+  for (const at::Tensor& tensor : inputs) {
+    addresses.push_back(tensor.const_data_ptr());
+  }
+  for (const at::Tensor& tensor : memory.outputs) {
+    addresses.push_back(tensor.const_data_ptr());
+  }
+  addresses.push_back(memory.scratch.get());
+  ++calls_;
+  Repeated* oldest = nullptr;
+  for (Repeated& item : repeated_) {
+    if (item.kind == kind.id && item.addresses == addresses) {
+      item.last = calls_;
+      return item;
+    }
+    if (item.graph == nullptr && (oldest == nullptr || item.last < oldest->last)) {
+      oldest = &item;
+    }
+  }
+  if (repeated_.size() < kMostWatched) {
+    oldest = &repeated_.emplace_back();
+  }
+  *oldest = {kind.id, std::move(addresses), 0, calls_, nullptr};
+  return *oldest;
+}
+
+// Captures a call that the context has just run; the context goes to the graph. Where there are graphs enough, one that was not
+// launched for long makes room, unless it may still be running.
+void Lane::capture_repeated(Repeated& call) {
+  std::vector<Repeated*> graphs;
+  for (Repeated& item : repeated_) {
+    if (item.graph != nullptr) {
+      graphs.push_back(&item);
+    }
+  }
+  if (graphs.size() >= kMostRepeats) {
+    Repeated& oldest = **std::min_element(
+        graphs.begin(), graphs.end(), [](const auto* one, const auto* other) { return one->last < other->last; });
+    if (calls_ - oldest.last < kPatience || captures_ >= kMostCaptures || !stream_.query()) {
+      call.times = 0;
+      return;
+    }
+    oldest.graph.reset();
+    oldest.times = 0;
+  }
+  try {
+    call.graph = std::make_shared<const Replay>(std::exchange(context_, nullptr));
+    ++captures_;
+  } catch (const c10::Error& error) {
+    repeats_ = false;
+    tell(std::string("an engine's calls are not captured: ") + error.what_without_backtrace());
+  }
+}
+
+// The context of a graph of ours that has run these shapes; the graph goes.
+std::shared_ptr<Context> Lane::taken_from_graphs(const CallKind& kind) {
+  for (Repeated& item : repeated_) {
+    if (item.graph != nullptr && item.graph->context()->has_run(kind)) {
+      spent_.push_back(std::exchange(item, {}).graph); // it may still be running
+      return spent_.back()->context();
+    }
+  }
+  return nullptr;
 }
 
 // The CUDA graph for these shapes, captured on first use; null where that was impossible.
@@ -100,7 +218,7 @@ std::unique_ptr<CapturedCall> Lane::capture(const CallKind& kind, at::TensorList
   std::string why;
   if (session_.host_inputs) {
     why = "the values of an input decide shapes";
-  } else if (!context->shapes_decide(kind, inputs, (beside_ ? *beside_ : stream_).stream())) {
+  } else if (!context->layout(kind, inputs, (beside_ ? *beside_ : stream_).stream()).is_known()) {
     why = "the data decide the shape of an output";
   } else {
     try {
@@ -115,19 +233,21 @@ std::unique_ptr<CapturedCall> Lane::capture(const CallKind& kind, at::TensorList
 
 std::shared_ptr<Context> Lane::give_away(const CallKind& kind) {
   const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
-  if (!lock.owns_lock() || context_ == nullptr || !context_->has_run(kind)) {
-    return nullptr;
-  }
-  return std::exchange(context_, nullptr);
+  return lock.owns_lock() ? given_away(kind) : nullptr;
+}
+
+std::shared_ptr<Context> Lane::given_away(const CallKind& kind) {
+  return context_ != nullptr && context_->has_run(kind) ? std::exchange(context_, nullptr) : taken_from_graphs(kind);
 }
 
 // A call inside the caller's own capture. The graph needs a context that no later call changes, one that has run these shapes
 // before (TensorRT prepares in the first run, which cannot be captured): that of the warm-up is given to the graph, and stays
 // with the engine, as nothing tells when the graph ends. Its scratch memory comes from the graph's own pool.
 std::vector<at::Tensor> Lane::recorded_by_caller(const CallKind& kind, at::TensorList inputs) {
-  std::shared_ptr<Context> context = context_ != nullptr && context_->has_run(kind)
-      ? std::exchange(context_, nullptr)
-      : session_.give_away(kind, *this);
+  std::shared_ptr<Context> context = given_away(kind);
+  if (context == nullptr) {
+    context = session_.give_away(kind, *this);
+  }
   for (const auto& [known, mine] : recorded_) {
     if (context == nullptr && known.sizes == kind.sizes && known.profile == kind.profile) {
       context = mine; // two calls in one graph follow one another

@@ -10,6 +10,7 @@
 namespace bridge {
 
 class CapturedCall;
+class Replay;
 
 // The calls of one engine from one stream, one at a time; the lock is held while work is enqueued, never while it runs.
 //
@@ -32,7 +33,23 @@ class Lane {
   void close();
 
  private:
-  std::vector<at::Tensor> run_on(Context& context, const CallKind& kind, at::TensorList inputs);
+  // Calls of one kind with the same addresses, of inputs and of the memory that was allocated for the call.
+  struct Repeated {
+    uint64_t kind = 0;
+    c10::SmallVector<const void*, 8> addresses;
+    int times = 0;
+    uint64_t last = 0; // which call of the lane it was
+    std::shared_ptr<const Replay> graph;
+  };
+
+  std::vector<at::Tensor> run_on(Context& context, const CallKind& kind, at::TensorList inputs, Memory* memory = nullptr);
+  Context& context();
+  std::vector<at::Tensor> run_repeatedly(const CallKind& kind, at::TensorList inputs);
+  const Layout* layout_of(const CallKind& kind, at::TensorList inputs);
+  Repeated& repeated(const CallKind& kind, at::TensorList inputs, const Memory& memory);
+  void capture_repeated(Repeated& call);
+  std::shared_ptr<Context> taken_from_graphs(const CallKind& kind);
+  std::shared_ptr<Context> given_away(const CallKind& kind);
   CapturedCall* graph(const CallKind& kind, at::TensorList inputs);
   std::unique_ptr<CapturedCall> capture(const CallKind& kind, at::TensorList inputs);
   std::vector<at::Tensor> recorded_by_caller(const CallKind& kind, at::TensorList inputs);
@@ -44,6 +61,12 @@ class Lane {
   std::shared_ptr<Context> context_;
   std::list<std::pair<uint64_t, std::unique_ptr<CapturedCall>>> graphs_; // the last used last; null where impossible
   std::vector<std::pair<CallKind, std::shared_ptr<Context>>> recorded_; // in the callers' own graphs
+  bool repeats_; // whether calls that repeat are captured
+  std::vector<Repeated> repeated_;
+  std::vector<std::shared_ptr<const Replay>> spent_; // graphs that are launched no more
+  std::unordered_map<uint64_t, Layout> layouts_; // of calls that may repeat
+  uint64_t calls_ = 0; // those that may repeat
+  int captures_ = 0;
   bool closed_ = false;
   std::mutex mutex_;
 };

@@ -4,6 +4,7 @@
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <utility>
@@ -15,6 +16,8 @@
 namespace bridge {
 
 namespace {
+
+constexpr int32_t kFewestLayers = 1; // with fewer, launching a CUDA graph takes as long as launching its kernels
 
 // Never destroyed: static objects that use it may outlive those that are.
 struct Registry {
@@ -139,6 +142,13 @@ Session::Session(const Plan& plan, at::Device device)
   }
   for (const Binding& binding : outputs) {
     output_devices.push_back(place(binding));
+  }
+  if (host_inputs) {
+    why_not_repeated = "the values of an input decide shapes";
+  } else if (std::any_of(output_devices.begin(), output_devices.end(), [](at::Device place) { return place.is_cpu(); })) {
+    why_not_repeated = "an output is on the host";
+  } else if (engine_->getNbLayers() < kFewestLayers) {
+    why_not_repeated = "it has few layers: " + std::to_string(engine_->getNbLayers());
   }
   for (int32_t index = 0; index < engine_->getNbOptimizationProfiles(); ++index) {
     auto& limits = profiles_.emplace_back();

@@ -63,6 +63,7 @@ class Session {
   std::vector<at::Device> input_devices; // the CPU for one from whose values shapes are computed
   std::vector<at::Device> output_devices;
   bool host_inputs = false;
+  std::string why_not_repeated; // why calls that repeat are not captured; empty: they are
 
  private:
   struct Limits {

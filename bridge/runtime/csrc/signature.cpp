@@ -120,7 +120,7 @@ void RunOptions::update(const Json& options) {
     profile = found->is_null() ? std::nullopt : std::optional<int64_t>(found->integer());
   }
   if (const Json* found = options.find("cuda_graphs")) {
-    cuda_graphs = found->boolean();
+    cuda_graphs = found->is_null() ? std::nullopt : std::optional<bool>(found->boolean());
   }
 }
 

@@ -32,7 +32,7 @@ struct OutputSignature {
 // How an engine runs: see bridge.runtime.session.RunOptions.
 struct RunOptions {
   std::optional<int64_t> profile;
-  bool cuda_graphs = false;
+  std::optional<bool> cuda_graphs;
 
   // Takes over what this object names; what it does not know it passes over.
   void update(const Json& options);

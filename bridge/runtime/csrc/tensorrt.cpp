@@ -25,6 +25,7 @@ constexpr const char* kPlugins = "libnvinfer_plugin.so." BRIDGE_TEXT(NV_TENSORRT
 
 thread_local ErrorsHeard* heard = nullptr;
 thread_local StreamOrdered* ordered = nullptr;
+thread_local bool refusing = false;
 
 std::atomic<LogSink> log_sink{nullptr};
 
@@ -66,7 +67,7 @@ class Allocator final : public nvinfer1::IGpuAllocator {
   }
 
   void* allocateAsync(uint64_t size, uint64_t, nvinfer1::AllocatorFlags, cudaStream_t stream) noexcept override {
-    if (size == 0) {
+    if (size == 0 || refusing) {
       return nullptr;
     }
     try {
@@ -227,6 +228,20 @@ void StreamOrdered::add(void* memory) {
 
 bool StreamOrdered::remove(void* memory) {
   return std::erase(blocks_, memory) > 0;
+}
+
+NoAllocation::NoAllocation() {
+  refusing = true;
+}
+
+NoAllocation::~NoAllocation() {
+  refusing = false;
+}
+
+void tell(const std::string& message) {
+  if (LogSink sink = log_sink.load()) {
+    sink(kOwnDetail, message.c_str());
+  }
 }
 
 void warn(const std::string& message) {

@@ -19,14 +19,17 @@ std::string tensorrt_version();
 // Sets where the library is looked for first: the path of libnvinfer.so.<major>.
 void set_tensorrt_library(const std::string& path);
 
-// TensorRT's messages go to `sink` (severity as in nvinfer1::ILogger: 1 an error, 2 a warning; kOwnWarning: one of ours), or,
+// TensorRT's messages go to `sink` (severity as in nvinfer1::ILogger: 1 an error, 2 a warning; kOwnWarning, kOwnDetail: ours), or,
 // when it is null, warnings and errors to stderr. The sink may be called from any thread.
 using LogSink = void (*)(int severity, const char* message);
-constexpr int kOwnWarning = 5;
+constexpr int kOwnWarning = 5, kOwnDetail = 6;
 void set_log_sink(LogSink sink);
 
 // A warning of ours, to the same place.
 void warn(const std::string& message);
+
+// Something of ours for those who look into a matter: to the sink only.
+void tell(const std::string& message);
 
 // What TensorRT says of errors on this thread for as long as it lives.
 class ErrorsHeard {
@@ -42,6 +45,15 @@ class ErrorsHeard {
  private:
   std::vector<std::string> messages_;
   ErrorsHeard* outer_;
+};
+
+// For as long as it lives, TensorRT gets no memory on this thread.
+class NoAllocation {
+ public:
+  NoAllocation();
+  ~NoAllocation();
+  NoAllocation(const NoAllocation&) = delete;
+  NoAllocation& operator=(const NoAllocation&) = delete;
 };
 
 // For as long as it lives, what TensorRT asks for and gives back on this thread for `stream` is used on that stream only.
