@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU: always there, and runs the very graphs that TensorRT would be given.
 
-Its graph optimisations are off, so the numbers are those of the graph. A plan holds the model without its weights, and
+Its graph optimisations are off, so the numbers are those of the graph; what its kernels compute wrongly is written in
+others (`ort_substitutes`). A plan holds the model without its weights, and
 each weight in a section of its own that the session uses in place.
 """
 
@@ -16,6 +17,7 @@ from bridge.backends.base import DEFAULTS, BuildSettings, Progress, Refusal
 from bridge.backends.bfloat16 import emulate_bfloat16
 from bridge.backends.element_types import all_onnx_nodes, element_types
 from bridge.backends.ort_kernels import BFLOAT16, missing
+from bridge.backends.ort_substitutes import substitute
 from bridge.backends.weights import bindings, detach_weights
 from bridge.errors import BuildError, EngineError
 from bridge.runtime.plan import Plan, PlanHeader, Profile
@@ -40,6 +42,7 @@ class OnnxRuntime:
 
     def refusals(self, graph: gs.Graph) -> list[Refusal]:
         model, _ = detach_weights(graph)
+        substitute(model)
         types = {name: kind for name, kind in element_types(model).items() if kind != BFLOAT16}
         return [
             Refusal(node.name, node.op_type, reason)
@@ -55,6 +58,7 @@ class OnnxRuntime:
         progress: Progress | None = None,
     ) -> Plan:
         model, weights = detach_weights(graph)
+        substitute(model)
         notes = _emulation_notes(emulate_bfloat16(model))
         header = PlanHeader(
             backend=self.name,
