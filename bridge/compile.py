@@ -12,20 +12,20 @@ import torch
 from bridge import backends
 from bridge import torch_private as tp
 from bridge.backends.base import Backend, BuildSettings
+from bridge.building import Builder, Ranges, settings_of
 from bridge.errors import BuildError
 from bridge.frontend.alias import Memory
-from bridge.frontend.load import Loaded, _on, example_of, load
+from bridge.frontend.load import Loaded, load
 from bridge.frontend.provenance import TAG
 from bridge.logging import show_graph
 from bridge.partition.roles import Policy, Role, Roles
 from bridge.partition.segments import Cut, Segment, cut
 from bridge.partition.stitch import Call, stitch
-from bridge.rebuild import keep_onnx
 from bridge.recording import record_of
-from bridge.runtime.plan import Plan, Profile
+from bridge.runtime.plan import Profile
 from bridge.runtime.record import remember
 from bridge.spec import CompileSpec
-from bridge.translate import Translation, Translator, signature_of
+from bridge.translate import Translation, Translator
 from bridge.unsupported import error_of, unsupported
 
 _LOG = logging.getLogger("bridge.compile")
@@ -81,7 +81,7 @@ def divide_and_build(loaded: Loaded, backend: Backend) -> tuple[Partition, dict[
 
     What is refused is cut out, then all is tried again.
     """
-    divider, builder = _Divider(loaded), _Builder(loaded, backend)
+    divider, builder = _Divider(loaded), Builder(loaded, backend)
     refused: dict[int, str] = {}
     while True:
         partition = divider.divide(refused)
@@ -97,7 +97,7 @@ def segments_to_build(loaded: Loaded) -> list[tuple[Translation, Profile | None,
     A profile is None where the range of a shape is not known.
     """
     partition = _Divider(loaded).divide({})
-    ranges, settings = _Ranges(partition, loaded), _settings(loaded.spec, loaded.program.device)
+    ranges, settings = Ranges(partition, loaded), settings_of(loaded.spec, loaded.program.device)
     translations = [partition.translations[id(segment)] for segment in partition.segments]
     return [(item, _profile(ranges.of(item)), settings) for item in translations]
 
@@ -163,145 +163,6 @@ def _require_full(partition: Partition, loaded: Loaded, new: dict[int, str]) -> 
     kept = unsupported(loaded.program, {**partition.refused, **new})
     if kept:
         raise error_of(kept, "leave require_full_compilation out, so that PyTorch runs it; or write a rule")
-
-
-class _Builder:
-    """Builds an engine for every segment; engines are kept from one attempt to the next."""
-
-    def __init__(self, loaded: Loaded, backend: Backend) -> None:
-        self.loaded, self.backend, self.spec = loaded, backend, loaded.spec
-        self.plans: dict[int, Plan] = {}
-
-    def build(self, partition: Partition) -> tuple[dict[int, Call], dict[int, str]]:
-        """Engine calls by ``id`` of the segment, and the nodes (with reasons) of segments that get none."""
-        calls: dict[int, Call] = {}
-        ranges = _Ranges(partition, self.loaded)
-        for segment in partition.segments:
-            translation = partition.translations[id(segment)]
-            reason, shapes = None, None
-            if len(segment.operators) < self.spec.min_block_size:
-                reason = "its segment is smaller than min_block_size"
-            elif (shapes := ranges.of(translation)) is None:
-                reason = "the range of a shape that it is given is not known"
-            else:
-                reason = self._plan(translation, ranges.profiles(translation, shapes))
-            if reason is not None:
-                tried = shapes is not None and segment.control  # without them the rest may well be built
-                return {}, {node.i(TAG): reason for node in tried or segment.operators}
-            assert translation.function is not None and shapes is not None
-            signature = signature_of(translation, partition.translator, segment, shapes)
-            calls[id(segment)] = Call(
-                translation.function.inputs, self.plans[id(translation)].to_tensor(), signature.to_json()
-            )
-        return calls, {}
-
-    def _plan(self, translation: Translation, profiles: list[Profile]) -> str | None:
-        """Builds a translation's engine, once; gives the reason when there is none."""
-        if id(translation) in self.plans:
-            return None
-        settings = _settings(self.spec, self.loaded.program.device)
-        try:
-            plan = self.backend.build(translation.graph, profiles, settings, self.spec.progress)
-        except BuildError as error:
-            if self.spec.require_full_compilation:
-                raise
-            _LOG.warning("a segment stays in PyTorch: %s", error)
-            return f"{self.backend.name} did not build it: {error.what}"
-        self.plans[id(translation)] = keep_onnx(plan, translation.graph) if self.spec.keep_onnx else plan
-        return None
-
-
-def _settings(spec: CompileSpec, device: torch.device) -> BuildSettings:
-    return BuildSettings(
-        workspace_size=spec.workspace_size,
-        optimization_level=spec.optimization_level,
-        timing_cache=spec.timing_cache,
-        disable_tf32=spec.disable_tf32,
-        profiling_verbosity=spec.profiling_verbosity,
-        hardware_compatible=spec.hardware_compatible,
-        version_compatible=spec.version_compatible,
-        sparse_weights=spec.sparse_weights,
-        max_aux_streams=spec.max_aux_streams,
-        device=device.index or 0,
-    )
-
-
-class _Ranges:
-    """Smallest, usual and largest shapes of segment inputs: the spec's, or what runs at those sizes showed."""
-
-    def __init__(self, partition: Partition, loaded: Loaded) -> None:
-        self.partition, self.loaded, self.observed = partition, loaded, False
-
-    def of(self, translation: Translation) -> dict[str, tuple[tuple[int, ...], ...]] | None:
-        assert translation.function is not None
-        shapes = {}
-        for value, name in zip(translation.function.inputs, translation.input_names, strict=True):
-            shape = self._shapes(value)
-            if shape is None:
-                return None
-            shapes[name] = shape
-        return shapes
-
-    def profiles(self, translation: Translation, shapes: dict[str, tuple[tuple[int, ...], ...]]) -> list[Profile]:
-        """One optimisation profile over all of these shapes, or those of the spec, where it divides the ranges."""
-        assert translation.function is not None
-        found: list[Profile] = []
-        for ranges in self.loaded.spec.profile_ranges() or [{}]:
-            profile: Profile = {}
-            for value, name in zip(translation.function.inputs, translation.input_names, strict=True):
-                leaf = self.partition.translator.leaf_of.get(value.debugName())
-                dims = leaf.dims if leaf is not None else (None,) * len(shapes[name][0])
-                low, usual, high = (
-                    tuple(
-                        ranges[dim][which] if isinstance(dim, str) and dim in ranges else size
-                        for dim, size in zip(dims, shape, strict=True)
-                    )
-                    for which, shape in enumerate(shapes[name])
-                )
-                profile[name] = (low, usual, high)
-            if profile not in found:
-                found.append(profile)
-        return found
-
-    def _shapes(self, value: tp.Value) -> tuple[tuple[int, ...], ...] | None:
-        leaf = self.partition.translator.leaf_of.get(value.debugName())
-        if leaf is not None:
-            return leaf.min_shape, leaf.opt_shape, leaf.max_shape
-        sizes = self.loaded.program.facts.sizes(value)
-        if sizes is None:
-            return None
-        if None not in sizes:
-            return (sizes,) * 3  # type: ignore[return-value]
-        return self._seen(value)
-
-    def _seen(self, value: tp.Value) -> tuple[tuple[int, ...], ...] | None:
-        if not self.observed:
-            self.observed = True
-            self._observe()
-        seen = [
-            s.shape for s in self.loaded.program.facts.seen.values.get(value.debugName(), ()) if hasattr(s, "shape")
-        ]
-        if not seen:
-            return None
-        return (
-            tuple(map(min, *seen)) if len(seen) > 1 else seen[0],
-            seen[0],
-            tuple(map(max, *seen)) if len(seen) > 1 else seen[0],
-        )
-
-    def _observe(self) -> None:
-        program, spec = self.loaded.program, self.loaded.spec
-        arguments = tp.schema_of(program.module, program.method).arguments[1:]
-        device = program.device
-        dtype = next(
-            (
-                leaf.dtype
-                for leaf in self.loaded.leaves
-                if leaf.is_tensor and leaf.dtype and leaf.dtype.is_floating_point
-            ),
-            torch.float32,
-        )
-        program.observe_range([_on(example_of(spec, arguments, dtype, which), device) for which in ("min", "max")])
 
 
 def finish(loaded: Loaded, partition: Partition, calls: dict[int, Call]) -> torch.jit.ScriptModule:

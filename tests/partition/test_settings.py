@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import bridge
+from bridge.backends.failures import forget_failures
 from bridge.backends.onnxruntime import OnnxRuntime
 from bridge.errors import BuildError
 from bridge.runtime.calls import engine_calls
@@ -87,6 +90,87 @@ def test_a_branch_that_is_not_built_is_left_out_alone(monkeypatch: pytest.Monkey
     assert tried.count(True) == 1
     assert len(engine_calls(found)) == 4
     assert "prim::If" in str(found.inlined_graph)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, reason: Callable[[Any], str | None]) -> list[str | None]:
+    """Lets builds fail for a reason found in the graph; what became of each is told."""
+    build = OnnxRuntime.build
+    tried: list[str | None] = []
+
+    def refusing(self: Any, graph: Any, *arguments: Any, **settings: Any) -> Any:
+        tried.append(reason(graph))
+        if tried[-1] is not None:
+            raise BuildError("not today", why=tried[-1])
+        return build(self, graph, *arguments, **settings)
+
+    monkeypatch.setattr(OnnxRuntime, "build", refusing)
+    forget_failures()
+    return tried
+
+
+def of_operator(operator: str) -> Callable[[Any], str | None]:
+    return lambda graph: next((f"no kernel for {node.name}" for node in graph.nodes if node.op == operator), None)
+
+
+class Layers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(8, 8) for _ in range(4)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.relu(layer(x)).sort(1)[0].softmax(1)
+        return torch.erf(x @ x.t())
+
+
+def test_the_node_that_a_failed_build_names_is_left_out_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = failing(monkeypatch, of_operator("Erf"))
+    found = compiled(Layers())
+    assert [reason is None for reason in tried] == [False, True]
+    assert len(engine_calls(found)) == 1
+    assert str(found.inlined_graph).count("aten::erf") == 1
+
+
+def test_builds_that_fail_end_after_two_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = failing(monkeypatch, of_operator("Softmax"))  # four, of which a failed build names the first
+    found = compiled(Layers())
+    assert [reason is None for reason in tried] == [False, True, False]
+    assert len(engine_calls(found)) == 1
+    assert str(found.inlined_graph).count("aten::softmax") == 4
+
+
+def test_segments_whose_failed_build_names_no_node_stay_in_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = failing(monkeypatch, lambda graph: "it is too much" if any(n.op == "Erf" for n in graph.nodes) else None)
+    found = compiled(Layers(), torch_executed_ops=["aten::sort"])
+    assert [reason is None for reason in tried] == [True, True, True, True, False]
+    assert len(engine_calls(found)) == 4
+
+
+def test_what_failed_is_not_built_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tried = failing(monkeypatch, of_operator("Erf"))
+    cache = tmp_path / "timing.cache"
+    compiled(Layers(), timing_cache=cache)
+    tried.clear()
+    again = compiled(Layers())
+    assert tried == [None] and len(engine_calls(again)) == 1
+    forget_failures()  # as a new process
+    tried.clear()
+    compiled(Layers(), timing_cache=cache)
+    assert tried == [None]
+    with pytest.raises(BuildError):  # who asks for one engine gets the error, not a memory of it
+        compiled(Layers(), timing_cache=cache, require_full_compilation=True)
+    assert len(tried) == 2
+    Path(f"{cache}.failed.json").write_text("no JSON")
+    forget_failures()
+    compiled(Layers(), timing_cache=cache)
+    assert len(tried) == 4
+
+
+def test_memory_that_ran_out_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = failing(monkeypatch, lambda graph: "out of memory")
+    compiled(Layers())
+    compiled(Layers())
+    assert len(tried) == 2
 
 
 class Logged(nn.Module):
