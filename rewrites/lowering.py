@@ -21,6 +21,9 @@ from rewrites.pattern import Match
 from rewrites.rule import NodeRule
 from rewrites.trials import Operand
 
+Known = tuple[str, Callable[[Any], Any]]
+"""An argument's name, and what is told of its value where that is constant (a numpy array)."""
+
 
 class Lowering(NodeRule):
     """An operator replaced by the graph of a PyTorch function; made by `lowering`."""
@@ -32,10 +35,11 @@ class Lowering(NodeRule):
         operator: str,
         function: Callable[..., Any],
         static: Mapping[str, Sequence[int | str] | None] | None = None,
+        known: Mapping[str, Known] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(operator, function, **options)
-        self.function, self.static = function, static or {}
+        self.function, self.static, self.known = function, static or {}, known or {}
         self._exporter = Exporter()
 
     def keys(self) -> Iterable[tuple[str, str]]:
@@ -47,6 +51,10 @@ class Lowering(NodeRule):
 
     def rewrite(self, op: Builder, match: Match) -> Any:
         arguments = self._bind(torch_domain.decode(match.bound["node"]))
+        for name, (argument, tell) in self.known.items():
+            value = arguments.get(argument)
+            constant = value.constant if isinstance(value, Value) else None
+            arguments[name] = None if constant is None else tell(constant)
         return splice_function(op, self._exporter, self.function, arguments, self.static)
 
     def _bind(self, call: torch_domain.Call) -> dict[str, Any]:
@@ -149,6 +157,7 @@ def lowering(
     needed_by: Mapping[str, str] | None = None,
     priority: int = 0,
     static: Mapping[str, Sequence[int | str] | None] | None = None,
+    known: Mapping[str, Known] | None = None,
 ) -> Callable[[Callable[..., Any]], Lowering]:
     """Make a lowering of a PyTorch function with the operator's arguments.
 
@@ -162,12 +171,14 @@ def lowering(
         priority: smaller ones are tried first.
         static: argument -> the axes whose sizes the function reads as numbers, by `int(x.shape[axis])`; "dim" for the
             axis that the argument `dim` names, None for all: refused where dynamic, exported once for each size.
+        known: further parameter of the function -> (argument, what is told of that argument's value where it is
+            constant: a literal). None where it is not.
     """
 
     def make(function: Callable[..., Any]) -> Lowering:
         where = needed_by or {"any": "all versions"}
         options = {"needed_by": where, "examples": examples, "refuses": refuses, "priority": priority}
-        return Lowering(operator, function, static, **options)
+        return Lowering(operator, function, static, known, **options)
 
     return make
 

@@ -56,19 +56,18 @@ def as_predicate(keep: Predicate | str) -> Predicate:
 
 
 def final_layers(graph: gs.Graph) -> Predicate:
-    """A predicate for the last compute operators before each output: keeps final logits in FP32."""
+    """A predicate for the compute operators from which no path leads to another one: keeps final logits in FP32.
+
+    What computes a residual stream is not among them, though the stream itself reaches the outputs.
+    """
+    feeding: set[int] = set()
     found: set[int] = set()
-    pending = [node for tensor in graph.outputs for node in tensor.inputs]
-    seen: set[int] = set()
-    while pending:
-        node = pending.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if node.op in ops.COMPUTE:
+    for node in reversed(graph.nodes):
+        is_compute = node.op in ops.COMPUTE
+        if is_compute and not any(id(tensor) in feeding for tensor in node.outputs):
             found.add(id(node))
-        else:
-            pending += [producer for tensor in node.inputs for producer in tensor.inputs]
+        if is_compute or bodies(node) or any(id(tensor) in feeding for tensor in node.outputs):
+            feeding.update(id(tensor) for tensor in node.inputs)
     return lambda node: id(node) in found
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from rewrites import example, lowering, require, tensor
 
 
@@ -24,7 +26,7 @@ def _scores(query: Any, key: Any, mask: Any, is_causal: bool, scale: Any) -> Any
         scores = scores.masked_fill(rows.unsqueeze(-1) < columns, float("-inf"))
     if mask is None:
         return scores
-    return scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    return torch.where(mask, scores, float("-inf")) if mask.dtype == torch.bool else scores + mask
 
 
 def _repeat_heads(x: Any, like: Any) -> Any:
@@ -34,6 +36,18 @@ def _repeat_heads(x: Any, like: Any) -> Any:
     return x.unsqueeze(2).expand(batch, heads, times, length, size).reshape(batch, heads * times, length, size)
 
 
+def _every_row_sees(mask: Any) -> bool:
+    """Whether a mask leaves something to be seen in each row."""
+    return bool((mask if mask.dtype == bool else mask > -np.inf).any(-1).all())
+
+
+def _seen(mask: Any) -> Any:
+    """Rows of a mask in which something may be seen."""
+    import torch
+
+    return mask.any(-1, keepdim=True) if mask.dtype == torch.bool else mask.amax(-1, keepdim=True) > float("-inf")
+
+
 @lowering(
     "aten::scaled_dot_product_attention",
     examples=[
@@ -41,22 +55,35 @@ def _repeat_heads(x: Any, like: Any) -> Any:
         example(query=("b", 2, "l", 8), key=("b", 2, "s", 8), value=("b", 2, "s", 8), is_causal=True, scale=0.5),
         example(query=("b", 2, "l", 8), key=("b", 2, "s", 8), value=("b", 2, "s", 8), attn_mask=("l", "s")),
         example(query=(2, 3, 8), key=(2, 5, 8), value=(2, 5, 8), attn_mask=tensor(2, 3, 5, dtype="bool")),
+        example(query=(2, 3, 8), key=(2, 5, 8), value=(2, 5, 8), attn_mask=np.tri(3, 5, dtype=bool)),
+        example(
+            query=(2, 3, 8),
+            key=(2, 2, 8),
+            value=(2, 2, 8),
+            attn_mask=np.where(np.eye(3, 2, dtype=bool), np.float32(0.5), np.float32(-np.inf)),
+        ),
     ],
     refuses=[example(query=(2, 3, 8), key=(2, 5, 8), value=(2, 5, 8), dropout_p=0.5, because="dropout")],
+    known={"every_row_sees": ("attn_mask", _every_row_sees)},
 )
 def scaled_dot_product_attention(
-    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False
-):
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False,
+    every_row_sees=None,
+):  # fmt: skip
     """scaled_dot_product_attention -> MatMul Softmax MatMul: grouped heads are repeated.
+
+    A row that may see nothing gives zeros, as in PyTorch: put in behind the products, so that these can be fused.
 
     Source: PyTorch's documentation of torch.nn.functional.scaled_dot_product_attention.
     """
+    import torch
+
     require(dropout_p == 0.0, "dropout is random")
     if enable_gqa:
         require(query.dim() == 4, "grouped queries have a batch and a head axis")
         key, value = _repeat_heads(key, query), _repeat_heads(value, query)
-    scores = _scores(query, key, attn_mask, is_causal, scale)
-    return (scores.softmax(-1) if attn_mask is None else _softmax(scores)) @ value
+    result = _scores(query, key, attn_mask, is_causal, scale).softmax(-1) @ value
+    return result if attn_mask is None or every_row_sees else torch.where(_seen(attn_mask), result, 0.0)
 
 
 @lowering(

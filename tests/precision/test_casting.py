@@ -420,6 +420,21 @@ def test_what_the_user_keeps_stays() -> None:
     assert types_of(graph, "MatMul") == [np.float16, np.float32]
 
 
+def test_a_residual_stream_that_reaches_the_outputs_is_no_final_layer() -> None:
+    graph = parsed("""m (float[2,4] x, float[4,4] w, float[4] one, float[4] zero) => (float[2,4] y, float[2,4] z) {
+        a = MatMul(x, w)
+        b = Add(x, a)
+        c = LayerNormalization(b, one, zero)
+        d = MatMul(c, w)
+        e = Add(c, d)
+        y = LayerNormalization(e, one, zero)
+        f = MatMul(b, w)
+        z = Softmax(f)
+    }""")
+    cast(graph, torch.float16, keep_fp32=[final_layers(graph)])
+    assert types_of(graph, "MatMul") == [np.float16, np.float32, np.float32]
+
+
 def test_measured_ranges_keep_what_overflows() -> None:
     graph = parsed("""m (float[2,4] x, float[4,4] w) => (float[2,4] y) {
         a = MatMul(x, w)
