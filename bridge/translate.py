@@ -24,7 +24,7 @@ from bridge.frontend.provenance import TAG, identity_of
 from bridge.leaves import input_leaves, result_names
 from bridge.logging import show_graph
 from bridge.partition.segments import Segment
-from bridge.precision import cast, final_layers, narrow_inputs, truncate
+from bridge.precision import CONTROL_FLOW, cast, final_layers, narrow_inputs, truncate
 from bridge.runtime.dtypes import name_of
 from bridge.runtime.signature import InputSignature, OutputSignature, Range, Signature
 from bridge.spec import CompileSpec, Leaf
@@ -331,7 +331,15 @@ def signature_of(
                 name, name_of(seen.dtype), _output_dims(sizes or (None,) * seen.rank, tensor.shape, symbols)
             )
         )
-    return Signature(tuple(inputs), tuple(outputs), {"cuda_graphs": True} if translator.spec.cuda_graphs else {})
+    return Signature(tuple(inputs), tuple(outputs), _run_options(translator.spec, translation.graph))
+
+
+def _run_options(spec: CompileSpec, graph: gs.Graph) -> dict[str, Any]:
+    """How the engine runs; of itself it captures nothing that may do work on the host, which a CUDA graph leaves out."""
+    if spec.cuda_graphs is not None:
+        return {"cuda_graphs": spec.cuda_graphs}
+    works_on_host = any(node.op in CONTROL_FLOW or node.domain not in (None, "", "ai.onnx") for node in graph.nodes)
+    return {"cuda_graphs": False} if works_on_host else {}
 
 
 def _output_dims(sizes: Sequence[int | None], shape: Any, symbols: Mapping[str, str]) -> tuple[int | str, ...]:

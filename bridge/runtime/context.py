@@ -12,20 +12,21 @@ import torch
 from bridge import torch_private as tp
 from bridge.errors import EngineError
 from bridge.runtime.dtypes import dtype_of
-from bridge.runtime.memory import output_allocator
+from bridge.runtime.memory import ALIGNMENT, output_allocator
 from bridge.runtime.session import RunOptions
 
 if TYPE_CHECKING:
     from bridge.runtime.session_tensorrt import TensorRTSession
     from bridge.runtime.streams import SharedStream
 
-_ALIGNMENT = 256  # bytes; TensorRT asks it of every address
 _MOST_SHAPES = 1024
 _MISALIGNED = -1  # no address: the next call binds again
 
 Shapes = tuple[torch.Size, ...]
 Key = tuple[Shapes, int | None]
 """The shapes of a call, and the profile asked for."""
+Form = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
+"""Sizes, strides and dtype."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,7 @@ class CallKind:
     """
 
     key: Key
-    cuda_graphs: bool
+    cuda_graphs: bool | None
 
     @classmethod
     def of(cls, shapes: Iterable[torch.Size], options: RunOptions) -> CallKind:
@@ -52,13 +53,13 @@ class _Layout:
 
     Attributes:
         outputs: the outputs' shapes; None where the data decide.
-        forms: sizes, strides and dtype of each output; None where the data decide.
+        forms: of the outputs; None where the data decide.
         unknown: which outputs those are.
     """
 
     profile: int
     outputs: list[torch.Size | None]
-    forms: list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype] | None]
+    forms: list[Form | None]
     unknown: list[int]
 
 
@@ -92,7 +93,7 @@ class Context:
         self._from = [_MISALIGNED] * len(self._input_names)
         self._to = [_MISALIGNED] * len(self._output_names)
         self.scratch_address = _MISALIGNED
-        self._nothing = torch.empty(_ALIGNMENT, dtype=torch.uint8, device=session.device)
+        self._nothing = torch.empty(ALIGNMENT, dtype=torch.uint8, device=session.device)
         self._allocators: dict[str, Any] = {}
         self._held: list[torch.Tensor] = []
 
@@ -105,6 +106,11 @@ class Context:
     def output_shapes(self) -> list[torch.Size | None]:
         """Those of the inputs that were told last; None where the data decide."""
         return self._layout.outputs
+
+    @property
+    def forms(self) -> list[Form | None]:
+        """Sizes, strides and dtypes of the outputs, for the inputs that were told last; None where the data decide."""
+        return self._layout.forms
 
     def tell(self, inputs: list[torch.Tensor], kind: CallKind, stream: int) -> None:
         """Sets shapes and addresses, as far as they are not those of the call before."""
@@ -126,17 +132,23 @@ class Context:
             self._context.set_device_memory(address, memory.numel())
             self.scratch_address = address
 
-    def run(self, street: SharedStream) -> list[torch.Tensor]:
-        """Enqueues a run on what was told; new tensors, in the engine's order."""
-        outputs: list[Any] = []
-        known, empty = self._to, self._empty
-        for index, form in enumerate(self._layout.forms):
-            if form is None:
+    def run(self, street: SharedStream, outputs: list[Any] | None = None) -> list[torch.Tensor]:
+        """Enqueues a run on what was told.
+
+        Args:
+            outputs: tensors of the shapes in `forms`; None: new ones.
+
+        Returns:
+            The outputs, in the engine's order.
+        """
+        if outputs is None:
+            empty = self._empty
+            outputs = [None if form is None else empty(*form) for form in self._layout.forms]
+        known = self._to
+        for index, output in enumerate(outputs):
+            if output is None:
                 self._allocators[self._output_names[index]].begin()
-                outputs.append(None)
                 continue
-            output = empty(*form)
-            outputs.append(output)
             address = output.data_ptr()
             if address != known[index]:
                 known[index] = address
@@ -151,10 +163,15 @@ class Context:
             outputs[index] = self._allocators[self._output_names[index]].result(self._dtypes[index])
         return outputs
 
+    def repeat(self, stream: int) -> None:
+        """Enqueues what the last run enqueued, to the same addresses, on another stream."""
+        if not self._execute(stream):
+            raise EngineError("TensorRT failed to run an engine")
+
     def _bind(self, index: int, tensor: torch.Tensor) -> None:
         address = tensor.data_ptr()
         self._from[index] = address
-        if address % _ALIGNMENT and tensor.is_cuda:
+        if address % ALIGNMENT and tensor.is_cuda:
             tensor = tensor.clone()
             self._held.append(tensor)
             self._from[index], address = _MISALIGNED, tensor.data_ptr()
@@ -197,7 +214,9 @@ class Context:
                 self._context.set_output_allocator(name, self._allocators[name])
         unknown = [index for index, shape in enumerate(outputs) if shape is None]
         pairs = zip(outputs, self._dtypes, strict=True)
-        forms = [None if shape is None else (tuple(shape), _contiguous(shape), dtype) for shape, dtype in pairs]
+        forms: list[Form | None] = [
+            None if shape is None else (tuple(shape), _contiguous(shape), dtype) for shape, dtype in pairs
+        ]
         return _Layout(self._context.active_optimization_profile, outputs, forms, unknown)
 
     def _choose_profile(self, shapes: Shapes, wanted: int | None) -> int:

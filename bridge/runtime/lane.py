@@ -14,6 +14,7 @@ from bridge.errors import EngineError
 from bridge.runtime.context import CallKind, Context
 from bridge.runtime.cuda_graphs import CapturedCall, why_not_captured
 from bridge.runtime.memory import lasting
+from bridge.runtime.repeats import Repeats
 from bridge.runtime.streams import shared_stream
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Lane:
         self.context: Context | None = None
         self._graphs: OrderedDict[Key, CapturedCall | None] = OrderedDict()
         self._captured: dict[Key, Context] = {}
+        self._repeats = None if session.why_not_repeated else Repeats(self.street, session.errors)
 
     def run(self, inputs: list[torch.Tensor], kind: CallKind) -> list[torch.Tensor]:
         """See :meth:`bridge.runtime.session.Session.run`; the inputs are of this kind."""
@@ -42,17 +44,31 @@ class Lane:
         with street.lock:
             if tp.is_capturing():
                 return self._recorded_by_caller(inputs, kind)
+            if kind.cuda_graphs is None and self._repeats is not None:
+                return self._repeats.run(self, inputs, kind)
             if kind.cuda_graphs:
                 captured = self._graph(inputs, kind)
                 if captured is not None:
                     return captured.replay(inputs)
-            context = self.context
-            if context is None:
-                context = self.context = self._new_context()
-            context.tell(inputs, kind, street.handle)
-            if context.scratch_size and context.scratch_address != street.scratch_address:
-                context.use_scratch(street.scratch(context.scratch_size))
-            return context.run(street)
+            return self.ready(inputs, kind).run(street)
+
+    def ready(self, inputs: list[torch.Tensor], kind: CallKind) -> Context:
+        """The context, told of this call and with the stream's scratch memory."""
+        context, street = self.context, self.street
+        if context is None:
+            context = self.context = self._new_context()
+        context.tell(inputs, kind, street.handle)
+        if context.scratch_size and context.scratch_address != street.scratch_address:
+            context.use_scratch(street.scratch(context.scratch_size))
+        return context
+
+    def give_away(self, key: Key) -> Context | None:
+        """A context that has run these shapes; the lane makes itself another."""
+        context = self.context
+        if context is not None and context.told == key:
+            self.context = None
+            return context
+        return None if self._repeats is None else self._repeats.give_away(key)
 
     def _graph(self, inputs: list[torch.Tensor], kind: CallKind) -> CapturedCall | None:
         """The CUDA graph for these shapes, captured on first use; None where that was impossible."""

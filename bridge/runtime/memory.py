@@ -16,6 +16,9 @@ log = logging.getLogger("bridge.runtime")
 
 Made = TypeVar("Made")
 
+ALIGNMENT = 256
+"""Bytes; TensorRT asks it of every address, so that an input elsewhere is copied."""
+
 
 def lasting(device: torch.device, stream: Any, make: Callable[[], Made]) -> Made:
     """What ``make`` gives, in memory that may outlive the call: allocated in a thread of its own, on this stream.

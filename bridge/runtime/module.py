@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import difflib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from bridge.runtime.op import set_options
 from bridge.runtime.plan import Binding, Plan
 from bridge.runtime.plan_files import move_to_file
 from bridge.runtime.raw_engine import plan_of_engine
-from bridge.runtime.session import RunOptions
 from bridge.runtime.signature import UNKNOWN, InputSignature, OutputSignature, Range, Signature
 from bridge.runtime.whole_graph import GraphedModule
 
@@ -61,7 +60,7 @@ def configure(module: torch.nn.Module, *, plan_folder: str | PathLike[str] | Non
         SpecError: there is no such option.
         BridgeError: the module has no engine.
     """
-    known = [item.name for item in dataclasses.fields(RunOptions)]
+    known = list(_VALUES)
     for name in options:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1) or known
@@ -83,12 +82,20 @@ def configure(module: torch.nn.Module, *, plan_folder: str | PathLike[str] | Non
 
 
 def _check_values(options: dict[str, Any]) -> None:
-    for item in dataclasses.fields(RunOptions):
-        value = options.get(item.name, item.default)
-        flag, number = isinstance(value, bool), isinstance(value, int) and not isinstance(value, bool) and value >= 0
-        if flag != isinstance(item.default, bool) or not (flag or number or value is None):
-            expected = "True or False" if isinstance(item.default, bool) else "a whole number from 0, or None"
-            raise SpecError(f"{item.name}: expected {expected}, got {value!r} ({type(value).__name__})")
+    for name, value in options.items():
+        is_right, expected = _VALUES[name]
+        if value is not None and not is_right(value):
+            raise SpecError(f"{name}: expected {expected}, got {value!r} ({type(value).__name__})")
+
+
+_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "profile": (
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+        "a whole number from 0, or None for the first that fits",
+    ),
+    "cuda_graphs": (lambda value: isinstance(value, bool), "True or False, or None for where calls repeat"),
+}
+"""What each of a run's options may be."""
 
 
 def checked_module(module: Any, where: str) -> torch.nn.Module:
@@ -136,6 +143,9 @@ def embed_engine_in_new_module(
     """
     plan = _plan_of(engine, backend, device)
     signature = plan_signature(plan, input_names, output_names)
+    if isinstance(engine, bytes | bytearray | memoryview) and not Plan.is_plan(engine):
+        # of what others built it is not known whether something in it runs on the host
+        signature = dataclasses.replace(signature, options={"cuda_graphs": False})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*deprecated", module="torch")
         # TorchScript gives modules of one class one type, and these have a forward method of their own each

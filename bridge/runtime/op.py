@@ -50,9 +50,7 @@ class _Route:
         "text",
     )
 
-    def __init__(
-        self, session: Session, text: str, inputs: list[torch.Tensor], options: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, session: Session, text: str, inputs: list[torch.Tensor], options: Mapping[str, Any]) -> None:
         signature = Signature.from_json(text)
         self.text, self.count, self.fits = text, len(inputs), tp.like_these(inputs)
         self.home = next((tensor.device for tensor in inputs if tensor.is_cuda), session.device)

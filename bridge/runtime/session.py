@@ -27,12 +27,13 @@ class RunOptions:
 
     Attributes:
         profile: index of the optimisation profile to use; None: the first that fits the shapes.
-        cuda_graphs: whether a call replays a CUDA graph that was captured for its shapes; where that is impossible, the
-            engine runs as without it, and the log says why.
+        cuda_graphs: True: a call replays a CUDA graph that was captured for its shapes, inputs and outputs copied; where
+            that is impossible, the engine runs as without it, and the log says why. None: a call that comes again with
+            the same addresses, of inputs and of what was allocated for it, is launched as a CUDA graph of these.
     """
 
     profile: int | None = None
-    cuda_graphs: bool = False
+    cuda_graphs: bool | None = None
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> RunOptions:

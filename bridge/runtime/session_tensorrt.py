@@ -8,6 +8,7 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +25,7 @@ from bridge.runtime.session import PLAIN, LayerTime, RunOptions
 from bridge.runtime.streams import shared_stream
 
 ENGINE = "engine"
+_FEWEST_LAYERS = 1  # with fewer, launching a CUDA graph takes as long as launching its kernels
 
 _alive: weakref.WeakSet[TensorRTSession] = weakref.WeakSet()
 
@@ -106,6 +108,7 @@ class TensorRTSession:
         names = [binding.name for binding in self.inputs]
         cpu = torch.device("cpu")
         self.input_devices = [cpu if self.engine.get_tensor_location(name) == host else device for name in names]
+        self.why_not_repeated = self._why_not_repeated()
         self.profiles = [
             {name: tuple(map(tuple, self.engine.get_tensor_profile_shape(name, index))) for name in names}
             for index in range(self.engine.num_optimization_profiles)
@@ -119,7 +122,12 @@ class TensorRTSession:
     def prepare(
         self, shapes: Sequence[torch.Size], options: RunOptions
     ) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
-        kind, index, is_only_gpu, lanes = CallKind.of(shapes, options), self.device.index, self._is_only_gpu, self._lanes
+        kind, index, is_only_gpu, lanes = (
+            CallKind.of(shapes, options),
+            self.device.index,
+            self._is_only_gpu,
+            self._lanes,
+        )
 
         def run(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
             lane = lanes.get(tp.current_stream(index)) or self._new_lane()
@@ -138,6 +146,23 @@ class TensorRTSession:
         stream = torch.cuda.current_stream(self.device)
         with self._lock:
             return self._lanes.setdefault(stream.cuda_stream, Lane(self, stream))
+
+    def errors(self) -> AbstractContextManager[list[str]]:
+        """The errors that TensorRT says while it is entered; they are details in the log."""
+        result: AbstractContextManager[list[str]] = logger(self._name).errors()
+        return result
+
+    def _why_not_repeated(self) -> str | None:
+        """Why calls that repeat are not captured of themselves; None: they are."""
+        if self._name != "tensorrt":
+            return f"{TITLES[self._name]} captures by itself"
+        if any(device.type == "cpu" for device in self.input_devices):
+            return "the values of an input decide shapes"
+        host = self.trt.TensorLocation.HOST
+        if any(self.engine.get_tensor_location(binding.name) == host for binding in self.outputs):
+            return "an output is on the host"
+        layers = int(self.engine.num_layers)
+        return f"it has few layers: {layers}" if layers < _FEWEST_LAYERS else None
 
     def create_context(self) -> tuple[Any, int]:
         """An execution context of TensorRT's, and the bytes for activations that it must be given; 0 if it has its own.
@@ -168,9 +193,8 @@ class TensorRTSession:
             if not is_own and not lane.street.lock.acquire(blocking=False):
                 continue
             try:
-                context = lane.context
-                if context is not None and context.told == key:
-                    lane.context = None
+                context = lane.give_away(key)
+                if context is not None:
                     return context
             finally:
                 if not is_own:

@@ -97,7 +97,9 @@ class _Around:
         self.device, self.input_devices = session.device, session.input_devices
         self.run, self.describe = timed.run, session.describe
 
-    def prepare(self, shapes: Sequence[torch.Size], options: RunOptions) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
+    def prepare(
+        self, shapes: Sequence[torch.Size], options: RunOptions
+    ) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
         return partial(self.run, options=options)
 
 

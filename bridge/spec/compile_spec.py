@@ -46,7 +46,7 @@ _CHECKS: dict[str, checks.Check] = {
     "disabled_rules": checks.names,
     "target": checks.optional(checks.target),
     "truncate_double": checks.flag,
-    "cuda_graphs": checks.flag,
+    "cuda_graphs": checks.optional(checks.flag),
     "hardware_compatible": checks.flag,
     "version_compatible": checks.flag,
     "sparse_weights": checks.flag,
@@ -99,7 +99,8 @@ class CompileSpec(metaclass=_Translating):
         disabled_rules: names of rewrite rules that are not to run.
         target: compiler and version whose parser decides what is supported ("tensorrt:10.6"); None: the installed one.
         truncate_double: compute float64 as float32.
-        cuda_graphs: capture calls as CUDA graphs and replay them.
+        cuda_graphs: capture calls as CUDA graphs, with copies of inputs and outputs, and replay them. None: launch calls that
+            come again with the same addresses as CUDA graphs, where nothing in the engine runs on the host.
         hardware_compatible: build an engine that also runs on other GPUs of the Ampere generation and later.
         version_compatible: build an engine that later versions of TensorRT also run.
         sparse_weights: use kernels for 2:4 structured sparsity where the weights have it.
@@ -131,7 +132,7 @@ class CompileSpec(metaclass=_Translating):
     disabled_rules: Sequence[str] = ()
     target: str | None = None
     truncate_double: bool = False
-    cuda_graphs: bool = False
+    cuda_graphs: bool | None = None
     hardware_compatible: bool = False
     version_compatible: bool = False
     sparse_weights: bool = False

@@ -1,5 +1,6 @@
 """What a lane tells TensorRT and when, against a stand-in for its context that doubles its input on the CPU."""
 
+import contextlib
 import ctypes
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import torch
 
 from bridge import torch_private
 from bridge.errors import EngineError
-from bridge.runtime import Binding, RunOptions, context
+from bridge.runtime import Binding, RunOptions, context, repeats
 from bridge.runtime.lane import Lane
 
 CPU = torch.device("cpu")
@@ -74,8 +75,7 @@ class Session(SimpleNamespace):
         return self.contexts.pop(0), self.scratch_size
 
     def give_away(self, key, asking):
-        found, asking.context = asking.context, None
-        return found
+        return asking.give_away(key)
 
     def keep(self, context):
         self.kept.append(context)
@@ -86,8 +86,8 @@ def make(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Event", lambda: SimpleNamespace(record=lambda stream: None))
     monkeypatch.setattr(torch_private, "is_capturing", lambda: False)
 
-    def build(data_dependent: bool = False, stream: int = 7) -> tuple[Lane, Context]:
-        contexts = [Context(data_dependent) for _ in range(3)]
+    def build(data_dependent: bool = False, stream: int = 7, repeats: bool = False) -> tuple[Lane, Context]:
+        contexts = [Context(data_dependent) for _ in range(16)]
         session = Session(
             trt=SimpleNamespace(IOutputAllocator=type("Base", (), {})),
             device=CPU,
@@ -96,6 +96,8 @@ def make(monkeypatch):
             contexts=contexts[:],
             scratch_size=512,
             kept=[],
+            why_not_repeated="" if repeats else "of no concern here",
+            errors=contextlib.nullcontext,
             inputs=(Binding("x", "float32", ("n",)),),
             outputs=(Binding("y", "float32", ("n",)),),
         )
@@ -186,3 +188,119 @@ def test_addresses_that_are_new_are_told(make):
     kept = [torch.full((2,), float(value)) for value in range(5)]
     for x in (*kept, *kept):
         assert run(subject, [x])[0].tolist() == (2 * x).tolist()
+
+
+class Graph:
+    """Stands for a CUDA graph of what was enqueued: the addresses and the shape that the context had then."""
+
+    def __init__(self, enqueue, counts):
+        self.counts = counts
+        counts["captured"] += 1
+        if counts.get("refused"):
+            raise RuntimeError("operation not permitted when stream is capturing")
+        context = enqueue.__self__._context
+        self.addresses, self.shape, self.context = dict(context.addresses), context.shape, context
+
+    def replay(self):
+        self.counts["replayed"] += 1
+        assert (self.context.addresses, self.context.shape) == (self.addresses, self.shape), "the context was changed"
+        self.context.execute_async_v3(0)
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    counts = {"captured": 0, "replayed": 0}
+    monkeypatch.setattr(repeats, "capture_at_once", lambda enqueue, device: Graph(enqueue, counts))
+    memory = torch.zeros(8, 64)  # as from an allocator that gives what was given back last
+    free = [memory[row] for row in range(8)]
+
+    def empty(sizes, strides, dtype):
+        row = next(part for part in free if not any(taken is part for taken in kept))
+        return row[: sizes[0]]
+
+    kept: list[torch.Tensor] = []
+    monkeypatch.setattr(torch_private, "empty_cpu", empty)
+    counts["take"] = kept
+    counts["free"] = free
+    return counts
+
+
+def at(address_of: torch.Tensor, value: float) -> torch.Tensor:
+    return address_of.fill_(value)
+
+
+def aligned(count: int = 4) -> list[torch.Tensor]:
+    """Inputs of two elements at addresses that TensorRT takes."""
+    memory = torch.zeros(64 * (count + 1))
+    first = -memory.data_ptr() // 4 % 64
+    return [memory[first + 64 * index :][:2] for index in range(count)]
+
+
+def test_calls_that_repeat_are_launched_as_graphs(make, graphs):
+    subject, _ = make(repeats=True)
+    x, other, *_ = aligned()
+    kind = context.CallKind.of([x.shape], PLAIN)
+    for value in range(1, 9):
+        assert subject.run([at(x, value)], kind)[0].tolist() == [2.0 * value] * 2
+    assert (graphs["captured"], graphs["replayed"]) == (1, 5)
+    assert subject.run([at(other, 3.0)], kind)[0].tolist() == [6.0, 6.0]
+    assert graphs["replayed"] == 5
+    graphs["take"].append(graphs["free"][0])  # the caller holds a result: the next ones are elsewhere
+    assert subject.run([at(x, 5.0)], kind)[0].tolist() == [10.0, 10.0]
+    assert graphs["replayed"] == 5
+    graphs["take"].clear()
+    assert subject.run([at(x, 6.0)], kind)[0].tolist() == [12.0, 12.0]
+    assert graphs["replayed"] == 6
+
+
+def test_graphs_are_few_and_make_room(make, graphs, monkeypatch):
+    monkeypatch.setattr(repeats, "_PATIENCE", 4)
+    subject, _ = make(repeats=True)
+    subject.street.stream.query = lambda: True
+    kind = context.CallKind.of([torch.Size([2])], PLAIN)
+    inputs = aligned(3)
+    for _ in range(3):
+        for x in inputs:
+            for value in range(5):
+                assert subject.run([at(x, value)], kind)[0].tolist() == [2.0 * value] * 2
+    assert len(subject._repeats._graphs) <= 2
+    assert 3 <= graphs["captured"] <= 9
+    assert graphs["replayed"] > 10
+
+
+def test_what_cannot_be_captured_goes_on_as_it_was(make, graphs, caplog):
+    graphs["refused"] = True
+    subject, _ = make(repeats=True)
+    x = aligned()[0]
+    kind = context.CallKind.of([x.shape], PLAIN)
+    with caplog.at_level("DEBUG", "bridge.runtime"):
+        for value in range(8):
+            assert subject.run([at(x, value)], kind)[0].tolist() == [2.0 * value] * 2
+    assert (graphs["captured"], graphs["replayed"]) == (1, 0)
+    assert "not permitted" in caplog.text
+
+
+@pytest.mark.parametrize("why", ["asked not to", "misaligned", "data decide shapes", "few layers"])
+def test_calls_that_are_not_captured(make, graphs, why):
+    subject, _ = make(data_dependent=why == "data decide shapes", repeats=why != "few layers")
+    memory = aligned()[0]
+    x = memory[1:] if why == "misaligned" else memory
+    kind = context.CallKind.of([x.shape], RunOptions(cuda_graphs=False if why == "asked not to" else None))
+    for value in range(1, 8):
+        expected = float(value) if why == "data decide shapes" else 2.0 * value
+        assert subject.run([at(x, value)], kind)[0].tolist() == [expected] * x.numel()
+    assert (graphs["captured"], graphs["replayed"]) == (0, 0)
+
+
+def test_a_capture_of_the_callers_takes_the_context_of_a_graph(make, graphs, monkeypatch):
+    subject, _ = make(repeats=True)
+    x = aligned()[0]
+    kind = context.CallKind.of([x.shape], PLAIN)
+    for value in range(5):
+        subject.run([at(x, value)], kind)
+    assert graphs["replayed"] == 2
+    monkeypatch.setattr(torch_private, "is_capturing", lambda: True)
+    assert subject.run([at(x, 7.0)], kind)[0].tolist() == [14.0, 14.0]
+    monkeypatch.setattr(torch_private, "is_capturing", lambda: False)
+    assert subject.run([at(x, 8.0)], kind)[0].tolist() == [16.0, 16.0]
+    assert graphs["replayed"] == 2

@@ -1,0 +1,135 @@
+"""Calls that come again with the same addresses, launched as CUDA graphs.
+
+Memory for outputs is allocated before it is known who runs a call: the context, or, where inputs, outputs and scratch
+memory are where they were in calls before, the CUDA graph of those. Steady callers get the same addresses from the
+allocator again and again. A graph that writes where this call's outputs are needs no copies, and the outputs are the
+caller's as ever.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bridge import torch_private as tp
+from bridge.runtime.cuda_graphs import capture_at_once
+from bridge.runtime.memory import ALIGNMENT
+
+if TYPE_CHECKING:
+    from bridge.runtime.context import CallKind, Context, Form, Key
+    from bridge.runtime.lane import Lane
+    from bridge.runtime.streams import SharedStream
+
+log = logging.getLogger("bridge.runtime")
+
+# how often a call runs before it is captured; graphs at once, and in all; sets of addresses that are watched;
+# for how many calls a graph that is not launched keeps its place
+_TIMES, _MOST_GRAPHS, _MOST_CAPTURES, _MOST_WATCHED, _PATIENCE = 3, 2, 32, 8, 256
+_MOST_SHAPES = 64
+
+_Place = tuple[Any, ...]
+"""The kind of a call, and all its addresses."""
+
+
+@dataclass
+class _Replay:
+    """A graph, the context that belongs to it, and which call launched it last."""
+
+    graph: torch.cuda.CUDAGraph
+    context: Context
+    last: int
+
+
+class Repeats:
+    """The repeating calls of one lane; its stream's lock is held.
+
+    Args:
+        errors: while it is entered, TensorRT's errors are details.
+    """
+
+    def __init__(self, street: SharedStream, errors: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._street, self._errors = street, errors
+        self._empty = tp.empty_cuda if street.device.type == "cuda" else tp.empty_cpu
+        self._forms: dict[CallKind, list[Form] | None] = {}
+        self._graphs: dict[_Place, _Replay] = {}
+        self._watched: dict[_Place, int] = {}
+        self._spent: list[_Replay] = []  # they may still be running
+        self._calls = self._captures = 0
+        self._works = True
+
+    def run(self, lane: Lane, inputs: list[torch.Tensor], kind: CallKind) -> list[torch.Tensor]:
+        """See :meth:`bridge.runtime.session.Session.run`."""
+        try:
+            forms = self._forms[kind]
+        except KeyError:
+            forms = self._forms_of(lane.ready(inputs, kind), kind)
+        if forms is None or not self._works:
+            return lane.ready(inputs, kind).run(self._street)
+        empty = self._empty
+        outputs = [empty(*form) for form in forms]
+        addresses = [tensor.data_ptr() for tensor in inputs]
+        key = (kind, self._street.scratch_address, *addresses, *[tensor.data_ptr() for tensor in outputs])
+        self._calls += 1
+        replay = self._graphs.get(key)
+        if replay is not None:
+            replay.last = self._calls
+            replay.graph.replay()
+            return outputs
+        context = lane.ready(inputs, kind)
+        context.run(self._street, outputs)
+        if not any(address % ALIGNMENT for address in addresses):
+            self._watch(lane, context, key)
+        return outputs
+
+    def _forms_of(self, context: Context, kind: CallKind) -> list[Form] | None:
+        if len(self._forms) >= _MOST_SHAPES:
+            self._forms.clear()
+        forms = [form for form in context.forms if form is not None]
+        known = self._forms[kind] = forms if len(forms) == len(context.forms) else None  # else the data decide shapes
+        return known
+
+    def _watch(self, lane: Lane, context: Context, key: _Place) -> None:
+        times = self._watched[key] = self._watched.pop(key, 0) + 1
+        if len(self._watched) > _MOST_WATCHED:
+            del self._watched[next(iter(self._watched))]
+        scratch_is_new = context.scratch_size and context.scratch_address != key[1]
+        if times < _TIMES or scratch_is_new:
+            return
+        del self._watched[key]
+        if not self._has_room():
+            return
+        try:
+            with self._errors():
+                graph = capture_at_once(context.repeat, self._street.device)
+        except RuntimeError as error:
+            self._works = False
+            log.debug("an engine's calls are not captured: %s", error)
+        else:
+            self._captures += 1
+            self._graphs[key] = _Replay(graph, context, self._calls)
+        lane.context = None  # it is the graph's, or in no known state
+
+    def _has_room(self) -> bool:
+        """Whether there may be one more graph, with the place of one that was not launched for long."""
+        if self._captures >= _MOST_CAPTURES:
+            return False
+        if len(self._graphs) < _MOST_GRAPHS:
+            return True
+        oldest = min(self._graphs, key=lambda key: self._graphs[key].last)
+        if self._calls - self._graphs[oldest].last < _PATIENCE or not self._street.stream.query():
+            return False
+        del self._graphs[oldest]
+        return True
+
+    def give_away(self, key: Key) -> Context | None:
+        """The context of a graph that has run these shapes; the graph is launched no more."""
+        for place, replay in self._graphs.items():
+            if replay.context.told == key:
+                self._spent.append(self._graphs.pop(place))
+                return replay.context
+        return None
