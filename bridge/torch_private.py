@@ -513,7 +513,7 @@ def guard(graph: Graph, value: Value, wanted: Any, message: str) -> None:
 
 
 # Streams and memory ---------------------------------------------------------------------------------------------------
-# What every call of an engine asks is PyTorch's own function where it was built for CUDA: a function around it costs more.
+# What every call of an engine asks is PyTorch's own function where it was built for CUDA: one around it costs more.
 
 
 def _without_cuda(*arguments: Any) -> Any:
@@ -521,7 +521,7 @@ def _without_cuda(*arguments: Any) -> Any:
 
 
 current_stream: Callable[[int], int] = getattr(_C, "_cuda_getCurrentRawStream", _without_cuda)
-"""The handle (a cudaStream_t) of the current stream of a GPU: in a tenth of the time that a `torch.cuda.Stream` takes."""
+"""The handle (a cudaStream_t) of a GPU's current stream: in a tenth of the time that a `torch.cuda.Stream` takes."""
 
 current_device: Callable[[], int] = getattr(_C, "_cuda_getDevice", _without_cuda)
 """The index of the current GPU."""
@@ -532,17 +532,17 @@ is_capturing: Callable[[], bool] = getattr(_C, "_cuda_isCurrentStreamCapturing",
 _guards: Any = _C._dynamo.guards
 
 empty_cuda: Callable[[tuple[int, ...], tuple[int, ...], torch.dtype], torch.Tensor] = _guards._empty_strided_cuda
-"""A tensor of these sizes and strides on the current GPU: what Inductor's code calls, in a third of the time of `torch.empty`."""
+"""A tensor of these sizes and strides on the current GPU, as Inductor makes it: in a third of the time of `torch.empty`."""
 
 empty_cpu: Callable[[tuple[int, ...], tuple[int, ...], torch.dtype], torch.Tensor] = _guards._empty_strided_cpu
 """The same in the host's memory."""
 
 
 def like_these(tensors: Sequence[torch.Tensor]) -> Callable[..., bool]:
-    """A test of as many tensors: whether type, dtype, device, sizes, strides and `requires_grad` are those of ``tensors``.
+    """A test of as many tensors: whether type, dtype, device, sizes, strides and `requires_grad` are those of these.
 
-    It is one call for all of them, which dynamo's code makes for the same end. What else it compares (dispatch keys, as
-    they are in this thread now) makes it say no now and then where it could say yes.
+    One call for all of them, which dynamo's code makes for the same end. What else it compares (dispatch keys, as they
+    are in this thread now) makes it say no now and then where it could say yes.
 
     Raises:
         TypeError: what the test raises for another number of tensors.

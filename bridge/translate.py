@@ -335,7 +335,7 @@ def signature_of(
 
 
 def _run_options(spec: CompileSpec, graph: gs.Graph) -> dict[str, Any]:
-    """How the engine runs; of itself it captures nothing that may do work on the host, which a CUDA graph leaves out."""
+    """How the engine runs; of itself nothing is captured that may work on the host, which a CUDA graph leaves out."""
     if spec.cuda_graphs is not None:
         return {"cuda_graphs": spec.cuda_graphs}
     works_on_host = any(node.op in CONTROL_FLOW or node.domain not in (None, "", "ai.onnx") for node in graph.nodes)

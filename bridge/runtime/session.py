@@ -27,9 +27,10 @@ class RunOptions:
 
     Attributes:
         profile: index of the optimisation profile to use; None: the first that fits the shapes.
-        cuda_graphs: True: a call replays a CUDA graph that was captured for its shapes, inputs and outputs copied; where
-            that is impossible, the engine runs as without it, and the log says why. None: a call that comes again with
-            the same addresses, of inputs and of what was allocated for it, is launched as a CUDA graph of these.
+        cuda_graphs: True: a call replays a CUDA graph that was captured for its shapes, with copies of inputs and
+            outputs; where that is impossible, the engine runs as without it, and the log says why. None: a call that
+            comes again with the same addresses, of inputs and of what was allocated for it, is launched as a CUDA graph
+            of these: see :mod:`bridge.runtime.repeats`. False: neither.
     """
 
     profile: int | None = None

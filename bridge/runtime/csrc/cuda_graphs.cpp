@@ -69,7 +69,7 @@ std::vector<at::Tensor> CapturedCall::replay(at::TensorList inputs) {
 
 Replay::Replay(std::shared_ptr<Context> context) : context_(std::move(context)) {
   const Aside aside;
-  const NoAllocation guard; // memory that is given back after the capture would be another's when the graph is launched
+  const Attempt attempt; // memory that is given back after the capture would be another's when the graph is launched
   C10_CUDA_CHECK(cudaStreamBeginCapture(aside.stream, cudaStreamCaptureModeThreadLocal));
   cudaGraph_t captured = nullptr;
   try {

@@ -25,7 +25,7 @@ constexpr const char* kPlugins = "libnvinfer_plugin.so." BRIDGE_TEXT(NV_TENSORRT
 
 thread_local ErrorsHeard* heard = nullptr;
 thread_local StreamOrdered* ordered = nullptr;
-thread_local bool refusing = false;
+thread_local bool attempting = false;
 
 std::atomic<LogSink> log_sink{nullptr};
 
@@ -35,6 +35,7 @@ class Logger final : public nvinfer1::ILogger {
     if (severity <= Severity::kERROR && heard != nullptr) {
       heard->add(message);
     }
+    severity = attempting ? Severity::kVERBOSE : severity;
     if (LogSink sink = log_sink.load()) {
       sink(static_cast<int>(severity), message);
     } else if (severity <= Severity::kWARNING && is_new(message)) {
@@ -67,7 +68,7 @@ class Allocator final : public nvinfer1::IGpuAllocator {
   }
 
   void* allocateAsync(uint64_t size, uint64_t, nvinfer1::AllocatorFlags, cudaStream_t stream) noexcept override {
-    if (size == 0 || refusing) {
+    if (size == 0 || attempting) {
       return nullptr;
     }
     try {
@@ -230,12 +231,12 @@ bool StreamOrdered::remove(void* memory) {
   return std::erase(blocks_, memory) > 0;
 }
 
-NoAllocation::NoAllocation() {
-  refusing = true;
+Attempt::Attempt() {
+  attempting = true;
 }
 
-NoAllocation::~NoAllocation() {
-  refusing = false;
+Attempt::~Attempt() {
+  attempting = false;
 }
 
 void tell(const std::string& message) {

@@ -47,13 +47,13 @@ class ErrorsHeard {
   ErrorsHeard* outer_;
 };
 
-// For as long as it lives, TensorRT gets no memory on this thread.
-class NoAllocation {
+// For as long as it lives, TensorRT gets no memory on this thread, and what it says of errors is a detail in the log.
+class Attempt {
  public:
-  NoAllocation();
-  ~NoAllocation();
-  NoAllocation(const NoAllocation&) = delete;
-  NoAllocation& operator=(const NoAllocation&) = delete;
+  Attempt();
+  ~Attempt();
+  Attempt(const Attempt&) = delete;
+  Attempt& operator=(const Attempt&) = delete;
 };
 
 // For as long as it lives, what TensorRT asks for and gives back on this thread for `stream` is used on that stream only.
