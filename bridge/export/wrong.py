@@ -76,9 +76,10 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
         return first is None or first != second or None in first
     if kind in _ADDED_PRODUCTS:  # nothing of a tensor is NaN where that is NaN
         return not _argument_is(node, "beta", lambda beta: beta != 0)
-    if kind == "aten::scaled_dot_product_attention":  # a mask becomes one of 32 bits, and with it all that comes after
+    if kind == "aten::scaled_dot_product_attention":  # a row that sees nothing is NaN; 16 bits become 32 with a mask
         given = facts.known_kind(next(iter(node.inputs())))
-        return given is None or given.dtype.itemsize < 4
+        unmasked = _argument_is(node, "attn_mask", lambda mask: mask is None)
+        return not unmasked or given is None or given.dtype.itemsize < 4
     if kind == "aten::linspace":  # one step divides by zero
         return not _known(list(node.inputs())[2], lambda steps: steps > 1)
     if kind in ("aten::nll_loss_nd", "aten::cross_entropy_loss"):  # axes are taken for granted, and indices

@@ -1,0 +1,76 @@
+"""Attention with masks: PyTorch's numbers, in the module's own type, without nodes that keep it from being fused."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx
+import pytest
+import torch
+from torch.nn import functional as F
+
+import bridge
+
+LENGTH = 6
+
+
+class Attention(torch.nn.Module):
+    def __init__(self, mask: torch.Tensor | None = None, is_causal: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+        self.is_causal = is_causal
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, is_causal=self.is_causal)
+
+
+class Masked(torch.nn.Module):
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def _states(dtype: torch.dtype, length: int = LENGTH) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(2, 3, length, 8).to(dtype) for _ in range(3)]
+
+
+def _blind(dtype: torch.dtype) -> torch.Tensor:
+    """A mask of which the second row sees nothing, and the third one key."""
+    seen = torch.ones(LENGTH, LENGTH, dtype=torch.bool)
+    seen[1] = False
+    seen[2, 1:] = False
+    return seen if dtype == torch.bool else torch.zeros(LENGTH, LENGTH).masked_fill(~seen, float("-inf")).to(dtype)
+
+
+CAUSAL = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("kind", ["none", "causal", "constant causal", "constant blind", "constant blind float"])
+def test_masks_that_are_part_of_the_module(dtype: torch.dtype, kind: str) -> None:
+    mask = {"constant causal": CAUSAL, "constant blind": _blind(torch.bool), "constant blind float": _blind(dtype)}
+    module, states = Attention(mask.get(kind), kind == "causal").eval(), _states(dtype)
+    compiled = bridge.compile(module, states, backend="onnxruntime", require_full_compilation=True)
+    expected, found = module(*states), compiled(*states)
+    assert found.dtype == dtype and not found.isnan().any()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 if dtype == torch.float32 else 2e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("of_mask", [torch.bool, None])
+def test_masks_that_are_inputs(dtype: torch.dtype, of_mask: torch.dtype | None) -> None:
+    mask, states = _blind(of_mask or dtype), _states(dtype)
+    compiled = bridge.compile(Masked(), [*states, mask], backend="onnxruntime", require_full_compilation=True)
+    for given in (mask, _blind(of_mask or dtype).roll(2, 0), mask.roll(1, 1)):
+        expected, found = Masked()(*states, given), compiled(*states, given)
+        assert found.dtype == dtype and not found.isnan().any()
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 if dtype == torch.float32 else 2e-3)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_half_attention_keeps_its_type_and_can_be_fused() -> None:
+    states = _states(torch.half)
+    model = bridge.to_onnx(torch.jit.trace(Attention(CAUSAL).eval(), states, check_trace=False), states)
+    names = [node.op_type for node in model.graph.node]
+    assert Counter(names) == {"Mul": 1, "Transpose": 1, "MatMul": 2, "Where": 1, "Softmax": 1}
+    assert model.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
