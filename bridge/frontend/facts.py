@@ -6,7 +6,7 @@ rank), its shape and its content. What varies with nothing may be folded into th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
@@ -124,8 +124,10 @@ class Argument:
     value: Any = None
 
 
-def reason(graph: tp.Graph, seen: Observations, inputs: list[Argument], others: Sequence[tp.Graph] = ()) -> Facts:
-    """Carries what the graph's inputs vary with to every value.
+def reason(
+    graph: tp.Graph, seen: Observations, inputs: list[Argument], others: Sequence[tp.Graph] = ()
+) -> Iterator[Facts]:
+    """Carries what the graph's inputs vary with to every value: by operators alone, then with shape functions too.
 
     Args:
         inputs: one for each input of ``graph`` but the module itself, which comes first.
@@ -140,11 +142,12 @@ def reason(graph: tp.Graph, seen: Observations, inputs: list[Argument], others: 
             facts.dims[value.debugName()] = argument.dims
     reasoner = _Reasoner(facts, graph, others)
     reasoner.run()
+    yield facts
     if any(fact.shape is not Varies.NEVER for fact in facts.varies.values()):
         facts.symbols = propagated(graph, facts)
         facts.dims.update({name: dims_of(symbols) for name, symbols in facts.symbols.items()})
         reasoner.run()
-    return facts
+        yield facts
 
 
 class _Reasoner:
@@ -167,7 +170,8 @@ class _Reasoner:
             self._set(value, self.facts.varies[value.debugName()])
         self.block(self.graph)
         self.written = self._contents()
-        self.block(self.graph)
+        if self.written:
+            self.block(self.graph)
 
     def _contents(self) -> dict[str, Fact]:
         """What tensors out of memory that is written to may be: as all that is ever put there."""

@@ -29,7 +29,7 @@ _DROPOUTS = {
     "aten::feature_alpha_dropout",
     "aten::native_dropout",
 }
-_ROUNDS = 8
+_ROUNDS = 16
 
 
 @dataclass
@@ -116,8 +116,11 @@ def prepare(
         containers.settle(graph)
         if not seen.covers(graph):
             seen = _seen(frozen, method, [example])
-        facts = facts_.reason(graph, seen, inputs, others)
-        if not facts_.fold(graph, facts, device) | fold_empty(graph, facts, device, others):
+        for facts in facts_.reason(graph, seen, inputs, others):
+            changed = facts_.fold(graph, facts, device) | fold_empty(graph, facts, device, others)
+            if changed:
+                break
+        if not changed:
             break
         tp.simplify(graph)
     _spread_constants(graph, facts)
