@@ -169,7 +169,7 @@ def report_bundle(
         if sets:
             _add_calls(writer, module, compiled, sets)
         if keep_inputs:
-            writer.add("inputs.pt", "the inputs, for torch.load", lambda: _saved(inputs))
+            writer.add("inputs.pt", "the inputs, for torch.load", lambda: _saved(sets))
         writer.add("log.txt", "what was logged while this was made", lambda: "\n".join(lines[-_LOG_LINES:]))
     return Bundle.open(path)
 
@@ -244,9 +244,10 @@ def _outputs(module: Any, inputs: InputSet) -> str:
     return "\n".join(f"{name}: {summary(value)}" for name, value in found.items())
 
 
-def _saved(inputs: Any) -> bytes:
+def _saved(sets: list[InputSet]) -> bytes:
     file = io.BytesIO()
-    torch.save(inputs, file)
+    calls = [one.kwargs or one.args for one in sets]
+    torch.save(calls[0] if len(calls) == 1 else calls, file)
     return file.getvalue()
 
 

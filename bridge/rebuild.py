@@ -11,12 +11,14 @@ import torch
 
 from bridge import backends
 from bridge.backends.base import BuildSettings, Progress
-from bridge.backends.weights import detach_weights, with_weights
+from bridge.backends.weights import Array, detach_weights, with_weights
 from bridge.errors import BridgeError
 from bridge.runtime.calls import engine_calls
 from bridge.runtime.op import replace_plan
 from bridge.runtime.plan import Plan
 from bridge.runtime.record import replace_digests
+from bridge.runtime.session_onnxruntime import MODEL
+from bridge.runtime.session_onnxruntime import WEIGHT as MODEL_WEIGHT
 
 ONNX = "onnx"
 WEIGHT = "onnx-weight:"
@@ -73,12 +75,33 @@ def _built(plan: Plan, backend: str | None, progress: Progress | None, settings:
 
 
 def _graph_of(plan: Plan) -> gs.Graph:
-    if ONNX not in plan.section_names():
+    kept = _kept(plan, ONNX, WEIGHT)
+    if kept is None:
         raise BridgeError(
             "an engine of this module keeps no graph to build from",
             where="rebuild",
             hint="compile with keep_onnx=True, or compile the original again",
         )
-    model = onnx.ModelProto.FromString(plan.section(ONNX).tobytes())
+    return gs.import_onnx(with_weights(*kept))
+
+
+def graph_inside(plan: Plan) -> tuple[onnx.ModelProto, dict[str, Array]] | None:
+    """The ONNX graph that a plan was built from and its weights, in place; None where it keeps none.
+
+    ONNX Runtime's plans are such a graph; those of others keep one when they were built with ``keep_onnx=True``.
+    """
+    runs_it = plan.header.backend == "onnxruntime"
+    return _kept(plan, ONNX, WEIGHT) or (_kept(plan, MODEL, MODEL_WEIGHT) if runs_it else None)
+
+
+def _kept(plan: Plan, model_section: str, weight_prefix: str) -> tuple[onnx.ModelProto, dict[str, Array]] | None:
+    """The model in a section of a plan, and its weights, which are views of the plan; None without that section."""
+    if model_section not in plan.section_names():
+        return None
+    model = onnx.ModelProto.FromString(plan.section(model_section).tobytes())
     outside = [tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
-    return gs.import_onnx(with_weights(model, {tensor.name: plan.section(WEIGHT + tensor.name) for tensor in outside}))
+    weights = {}
+    for tensor in outside:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        weights[tensor.name] = plan.section(weight_prefix + tensor.name).view(dtype).reshape(tuple(tensor.dims))
+    return model, weights

@@ -99,13 +99,12 @@ def _tell(report: ComparisonReport, html: Path | None, json: Path | None) -> Non
 
 def _given(path: Path | None, script: str | None, spec: CompileSpec, seed: int) -> Any:
     """The inputs: those of a file or of a script, else one set for each corner of the ranges that are described."""
-    from bridge.cli.files import load_values
     from bridge.compare.corners import corner_sets
-    from bridge.compare.inputs import from_json, from_script
+    from bridge.compare.inputs import from_script
     from bridge.errors import SpecError
 
     if path is not None:
-        return from_json(path) if path.suffix == ".json" else load_values(path)
+        return path
     if script is not None:
         return from_script(script)
     if not spec.inputs and not spec.kwarg_inputs:

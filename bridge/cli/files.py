@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bridge.errors import BridgeError
-
 if TYPE_CHECKING:
     import torch
 
@@ -39,24 +37,6 @@ def size_of(module: Any) -> int:
     plans = {call.plan.data_ptr(): call.plan.numel() for call in engine_calls(module)}
     kept = {t.data_ptr(): t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers())}
     return int(sum(plans.values()) + sum(kept.values()))
-
-
-def load_values(path: Path) -> Any:
-    """Inputs or outputs kept in a file: a tensor or a nest of them (.pt), or named arrays (.npz)."""
-    import numpy
-    import torch
-
-    if not path.is_file():
-        raise BridgeError(f"there is no file {path}")
-    try:
-        if path.suffix == ".npz":
-            with numpy.load(path) as arrays:
-                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        return torch.load(path, weights_only=True)
-    except Exception as error:  # pickle's, zip's and NumPy's have no common base
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        hint = "torch.save((tensor, ...), path), or numpy.savez(path, name=array, ...)"
-        raise BridgeError(f"{path} holds no tensors", why=told[0], hint=hint) from error
 
 
 def tensors_in(value: Any, name: str = "output") -> dict[str, torch.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,12 +44,12 @@ def write_report(
     """
     import bridge
     from bridge.cli.arguments import described, spec_inputs
-    from bridge.cli.files import argument_names, load_module, load_values
+    from bridge.cli.files import argument_names, load_module
 
     module = load_module(model)
     found = described(inputs or (), minima or (), optima or (), maxima or (), dtypes or ())
     spec = options.spec_of(spec_inputs(found, argument_names(module)), precision, backend, settings)
-    given = load_values(load) if load else None
+    given: Any = load
     if given is None and (compiled is not None or build) and found:
         args, kwargs = spec.example_inputs(seed=seed)
         given = {**dict(zip(argument_names(module), args, strict=False)), **kwargs}

@@ -91,14 +91,13 @@ def home_of(module: Any) -> str:
 def arguments_of(module: Any, inputs: Sequence[str], load: Path | None, seed: int) -> tuple[Any, dict[str, Any]]:
     """(args, kwargs) of one call: from a file, else random, in the shapes given or known."""
     from bridge.cli.arguments import described, spec_inputs
-    from bridge.cli.files import argument_names, load_values
+    from bridge.cli.files import argument_names
+    from bridge.compare.inputs import one_set
     from bridge.spec import CompileSpec
 
     if load:
-        values = load_values(load)
-        if isinstance(values, dict):
-            return (), values
-        return (tuple(values), {}) if isinstance(values, list | tuple) else ((values,), {})
+        given = one_set(load)
+        return given.args, given.kwargs
     found = described(inputs) if inputs else _known(module)
     return CompileSpec(**spec_inputs(found, argument_names(module))).example_inputs(seed=seed)
 

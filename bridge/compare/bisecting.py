@@ -14,12 +14,12 @@ from bridge.backends.weights import detach_weights, with_weights
 from bridge.compare.arrays import Array
 from bridge.compare.blame import Blamer, Culprit, Share
 from bridge.compare.engines import EngineSide, Part, run_engine
+from bridge.compare.inside import CompiledSide
 from bridge.compare.layers import Comparable, LayerRow, Stage
 from bridge.compare.reproducing import write
 from bridge.compare.sides import OnnxSide
 from bridge.compare.steps import Key, leaving
 from bridge.compare.windows import Window, Windows
-from bridge.errors import BridgeError
 from bridge.frontend.provenance import Provenance
 
 _HALVES = ("float16", "bfloat16")
@@ -54,12 +54,9 @@ def bisect(what: Comparable, rows: Sequence[LayerRow], passed: bool, folder: Pat
         folder: gets the smallest model, its values and a script.
         bound: the relative error of an output above which it is wrong.
     """
-    if what.traced is None:
-        raise BridgeError("bisect: two ONNX models by themselves are compared by layers only",
-                          hint="give the PyTorch module as the reference")  # fmt: skip
     row = next((row for row in rows if row.guilty), None)
     if row is None:
-        return Bisection() if passed else _of_outputs(what, folder, bound)
+        return Bisection() if passed or what.traced is None else _of_outputs(what, folder, bound)
     stage = next(stage for stage in what.stages if stage.name == row.guilty_stage)
     if isinstance(stage.side, EngineSide):
         return _of_engines(what, stage.side, folder, stage.noise)
@@ -76,15 +73,19 @@ def _of_outputs(what: Comparable, folder: Path, bound: float) -> Bisection:
 
 
 def _of_row(what: Comparable, row: LayerRow, stage: Stage, folder: Path) -> Bisection:
-    assert what.traced is not None and isinstance(stage.side, OnnxSide)
-    blamer = Blamer(what.traced, [row.key], stage.noise)
-    found = _blamed(what, blamer)
-    told = str(found.culprit or row.origin)
-    cut = _of_key(stage.side, row.key)
+    """The cause of one operator's error, and that operator by itself as it is in the wrong graph."""
+    found = Bisection()
+    if what.traced is not None and stage.name != "compiled":
+        found = _blamed(what, Blamer(what.traced, [row.key], stage.noise))
+    side = stage.side.holding(row.key) if isinstance(stage.side, CompiledSide) else stage.side
+    cut = _of_key(side, row.key) if isinstance(side, OnnxSide) else None
     if cut is not None:
         model, feeds, name = cut
-        values = {**feeds, name: blamer.expected[blamer.wanted[row.key]]}
-        found.files = write(folder, model, values, told, stage.noise, "onnxruntime", tf32=False)
+        right = leaving(what.reference.deep, what.reference.results)[row.key][-1]
+        values = {**feeds, name: what.reference.values([right])[right]}
+        found.files = write(
+            folder, model, values, str(found.culprit or row.origin), stage.noise, "onnxruntime", tf32=False
+        )
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +13,17 @@ import torch
 from bridge.compare import bisecting
 from bridge.compare.corners import corner_sets
 from bridge.compare.inputs import input_sets
-from bridge.compare.layers import compare_layers
+from bridge.compare.layers import NOISE, compare_layers
 from bridge.compare.outputs import OutputRow, Tolerance, compare_outputs, feed_of, quiet_polygraphy
 from bridge.compare.results import ComparisonReport
 from bridge.compare.runners import Contender, needs_own_process
-from bridge.compare.tracing import NOISE, comparable_of
+from bridge.compare.tracing import STAGES, comparable_of
 from bridge.errors import SpecError
 from bridge.frontend.load import default_dtype
+from bridge.report.writing import refuse_unwritable, refuse_unwritable_folder, replacing
 from bridge.spec import CompileSpec
+
+_EVALUATORS = ("onnxruntime", "reference")
 
 
 def compare(
@@ -44,12 +48,14 @@ def compare(
         reference, compiled: each a torch.nn.Module (compiled or not), a ScriptModule, an ExportedProgram, an
             onnx.ModelProto, a TensorRT engine's bytes, or the path of one of them.
         inputs: the arguments of one call: a tensor, a tuple of arguments, or a dict by name. A list of tuples or of
-            dicts holds several sets, and so does a data loader of Polygraphy's or PyTorch's, or a generator. None: the
-            spec's examples, in every combination of the smallest, usual and largest size of its dynamic dimensions.
+            dicts holds several sets, and so does a data loader of Polygraphy's or PyTorch's, a generator, or a file, by
+            its path (Polygraphy's .json, .pt, .npz). None: the spec's examples, in every combination of the smallest,
+            usual and largest size of its dynamic dimensions.
         layers: also compare the result of every operator of the reference with those of the exported and of the
-            rewritten ONNX graph in ONNX Runtime, on the set of inputs that came out worst, and name the first that
-            diverges. The graphs are made from the reference as `bridge.compile` makes them with ``spec``; when
-            ``compiled`` is a model of `bridge.to_onnx`, it is taken instead.
+            rewritten ONNX graph in ONNX Runtime, and with what is inside ``compiled`` where that can be looked into, on
+            the set of inputs that came out worst, and name the first that diverges. The graphs are made from the
+            reference as `bridge.compile` makes them with ``spec``; when ``compiled`` is a model of `bridge.to_onnx`, it
+            is taken instead. Or the names of stages, see ``docs/comparing.md``.
         rtol: relative tolerance: for all outputs, or by output name (``""`` for the others). By default by dtype:
             1e-3 for float32, 2e-2 for float16, 5e-2 for bfloat16, none for integers.
         atol: absolute tolerance, likewise; by default ``rtol`` times the root mean square of the reference's output.
@@ -69,8 +75,7 @@ def compare(
         BridgeError: one of the two cannot be opened or run here.
     """
     wanted = CompileSpec.of(spec, settings)
-    for field, given in (("rtol", rtol), ("atol", atol)):
-        _check_tolerance(field, given)
+    named = _checked(layers, rtol, atol, evaluator, python, bisect, save_inputs)
     left = Contender(reference, "reference", evaluator)
     dtype = default_dtype(left.module) if left.module is not None else torch.float32
     sets = corner_sets(wanted, dtype=dtype) if inputs is None else input_sets(inputs, limit)
@@ -83,13 +88,43 @@ def compare(
     report = ComparisonReport(left.label, right.label, rows, settings=_told(rtol, atol, layers, spec, settings))
     if layers or bisect is not None:
         worst = max(rows, key=_badness).inputs
-        named = () if isinstance(layers, bool) else tuple(layers)
-        graphs = comparable_of(left, right, sets[worst], spec, settings, named)
+        graphs = comparable_of(left, right, sets[worst], spec, settings, named, passed=report.passed)
         report.layers, report.histograms = compare_layers(graphs)
         report.noise, report.notes = graphs.noise, graphs.notes
         if bisect is not None:
             report.bisection = bisecting.bisect(graphs, report.layers, report.passed, Path(bisect), _bound(rows))
     return report
+
+
+def _checked(
+    layers: Any, rtol: Any, atol: Any, evaluator: Any, python: Any, bisect: Any, save_inputs: Any
+) -> tuple[str, ...]:
+    """The stages that are named; nothing has been done yet when an argument cannot be meant.
+
+    Raises:
+        SpecError: an argument cannot be meant.
+        BridgeError: something cannot be written where it is to go.
+    """
+    for field, given in (("rtol", rtol), ("atol", atol)):
+        _check_tolerance(field, given)
+    if evaluator not in _EVALUATORS:
+        raise SpecError(f"evaluator: {evaluator!r} is not known", hint=f"one of {', '.join(_EVALUATORS)}")
+    for field, path in (("python", python), ("bisect", bisect), ("save_inputs", save_inputs)):
+        if path is not None and not isinstance(path, str | Path):
+            raise SpecError(f"{field}: expected a path, got {path!r} ({type(path).__name__})")
+    if python is not None and not os.access(python, os.X_OK):
+        raise SpecError(f"python: there is no interpreter {python}")
+    if bisect is not None:
+        refuse_unwritable_folder(bisect)
+    if save_inputs is not None:
+        refuse_unwritable(save_inputs)
+    if layers is None or isinstance(layers, bool):
+        return ()
+    named = (layers,) if isinstance(layers, str) else tuple(layers) if isinstance(layers, Sequence) else (layers,)
+    for name in named:
+        if name not in STAGES:
+            raise SpecError(f"layers: there is no stage {name!r}", hint=f"True, or some of {', '.join(STAGES)}")
+    return named
 
 
 def _check_tolerance(field: str, given: Any) -> None:
@@ -118,5 +153,5 @@ def _bound(rows: list[OutputRow]) -> float:
 def _save(feeds: list[dict[str, Any]], path: Path) -> None:
     from polygraphy.json import save_json
 
-    with quiet_polygraphy():
-        save_json([{name: tensor.numpy() for name, tensor in feed.items()} for feed in feeds], str(path))
+    with quiet_polygraphy(), replacing(path) as partial:
+        save_json([{name: tensor.numpy() for name, tensor in feed.items()} for feed in feeds], str(partial))

@@ -12,7 +12,7 @@ from bridge.backends.base import Backend, BuildSettings
 from bridge.backends.element_types import element_types
 from bridge.compare.arrays import Array, as_numpy, as_tensor
 from bridge.compare.sides import onnx_step
-from bridge.compare.steps import Key, Step
+from bridge.compare.steps import Key, Step, prefixed
 from bridge.compare.torch_side import TorchSide
 from bridge.compile import segments_to_build
 from bridge.errors import BridgeError
@@ -108,12 +108,8 @@ class Part:
         self.sources = [value.debugName() for value in translation.function.inputs]
         self.feeds: list[Array] = []
         self.model, self.weights = detached(translation)
-        self.steps = [self._prefixed(onnx_step(node)) for node in self.model.graph.node]
+        self.steps = [prefixed(onnx_step(node), prefix) for node in self.model.graph.node]
         self.results = [prefix + tensor.name for tensor in self.graph.outputs]
-
-    def _prefixed(self, step: Step) -> Step:
-        inputs, outputs = (tuple(self.prefix + name for name in names) for names in (step.inputs, step.outputs))
-        return Step(step.key, step.name, inputs, outputs)
 
     def floating(self, names: Sequence[str]) -> list[str]:
         """Those of the names whose values are not integers."""

@@ -42,6 +42,46 @@ def figures_of(reference: Array, other: Array) -> Figures:
     return Figures(largest, mean, relative, _cosine(expected, found, signal), _decibels(relative))
 
 
+@dataclass(frozen=True)
+class Wrong:
+    """Elements that are outside both tolerances.
+
+    Attributes:
+        count, of: how many, of how many.
+        index: where the worst of them is.
+        expected, found: the two values there.
+    """
+
+    count: int
+    of: int
+    index: tuple[int, ...]
+    expected: complex
+    found: complex
+
+    def __str__(self) -> str:
+        place = f" at {list(self.index)}" if self.index else ""
+        counted = f"{self.count} of {self.of} element{'s' * (self.of != 1)}"
+        return f"{counted}, at worst {self.found:.6g}{place} in the place of {self.expected:.6g}"
+
+
+def wrong_elements(reference: Array, other: Array, rtol: float, atol: float) -> Wrong | None:
+    """Which elements of two arrays of one shape are outside both tolerances; None where all are right."""
+    expected, found = comparable(reference, other)
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(found - expected)
+        excess = np.where(np.isnan(distance), np.inf, distance) - np.maximum(atol, rtol * np.abs(expected))
+    excess = np.where(np.isnan(excess), np.inf, excess)
+    if np.iscomplexobj(reference):
+        excess = excess.reshape(-1, 2).max(1)
+    is_wrong = excess > 0
+    if not is_wrong.any():
+        return None
+    worst = np.unravel_index(int(excess.argmax()), reference.shape)
+    values = (array[worst].astype(np.complex128) for array in (reference, other))
+    left, right = (value if np.iscomplexobj(reference) else value.real for value in values)
+    return Wrong(int(is_wrong.sum()), is_wrong.size, tuple(map(int, worst)), left, right)
+
+
 def comparable(reference: Array, other: Array) -> tuple[Array, Array]:
     """Both in double precision and flat, with zeros where both are NaN or the same infinity."""
     expected, found = _wide(reference), _wide(other)

@@ -15,7 +15,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from bridge import torch_private as tp
-from bridge.errors import SpecError
+from bridge.errors import BridgeError, SpecError
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,62 @@ class InputSet:
 def input_sets(inputs: Any, limit: int | None = None) -> list[InputSet]:
     """One set, or several: a list whose items are all tuples or dicts holds one set an item.
 
-    So does anything that is iterated over and is no list, tuple, dict or tensor: Polygraphy's and PyTorch's data
-    loaders, a generator; their items may be lists too.
+    So does a file (Polygraphy's .json, .pt, .npz), by its path, and anything that is iterated over and is no list,
+    tuple, dict or tensor: Polygraphy's and PyTorch's data loaders, a generator; their items may be lists too.
 
     Args:
         limit: take so many sets at most.
 
     Raises:
-        SpecError: there are none.
+        SpecError: there are none, or nothing is a tensor.
+        BridgeError: the file cannot be read.
     """
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise SpecError(f"limit: expected a whole number of at least 1, got {limit!r}")
+    if isinstance(inputs, str | Path):
+        inputs = from_file(Path(inputs))
     several = isinstance(inputs, list) and inputs and all(isinstance(item, tuple | dict | InputSet) for item in inputs)
     items = inputs if several or _is_loader(inputs) else [inputs]
     found = [_input_set(item) for item in itertools.islice(items, limit)]
     if not found or not all(one.args or one.kwargs for one in found):
         raise SpecError("inputs: nothing to compare with", hint="give a tuple of tensors, or a list of such tuples")
+    if isinstance(inputs, bool | int | float | bytes):
+        told = f"inputs: expected tensors, got {inputs!r} ({type(inputs).__name__})"
+        raise SpecError(told, hint="a tensor, a tuple of arguments, a dict by name, a list of these, or a file's path")
     return found
+
+
+def one_set(inputs: Any) -> InputSet:
+    """The arguments of one call.
+
+    Raises:
+        SpecError: there are none, or those of several calls.
+    """
+    sets = input_sets(inputs)
+    if len(sets) != 1:
+        raise SpecError(f"inputs: {len(sets)} sets of inputs, but this is one call", hint="give a tuple of tensors")
+    return sets[0]
+
+
+def from_file(path: Path) -> Any:
+    """Inputs kept in a file: Polygraphy's JSON, what torch.save wrote (.pt), or named arrays (.npz).
+
+    Raises:
+        BridgeError: there is no such file, or it holds none.
+    """
+    if not path.is_file():
+        raise BridgeError(f"there is no file {path}")
+    if path.suffix == ".json":
+        return from_json(path)
+    try:
+        if path.suffix == ".npz":
+            with np.load(path) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        return torch.load(path, weights_only=True)
+    except Exception as error:  # pickle's, zip's and NumPy's have no common base
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        hint = "torch.save((tensor, ...), path), or numpy.savez(path, name=array, ...)"
+        raise BridgeError(f"{path} holds no tensors", why=told[0], hint=hint) from error
 
 
 def _is_loader(inputs: Any) -> bool:

@@ -16,6 +16,9 @@ from bridge.frontend.provenance import Origin
 if TYPE_CHECKING:
     from bridge.compare.tracing import Traced
 
+NOISE = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
+"""Up to which relative error two right results may lie apart, by the precision that they are computed in."""
+TF32_NOISE = 2e-3
 BATCH_BYTES = 256 << 20
 _JUMP = 10.0
 _READS = 8
@@ -234,8 +237,9 @@ def _measured(reference: Array, other: Array | None) -> Figures | None:
 
 def _rows(what: Comparable, measured: Mapping[Key, _Measured]) -> list[LayerRow]:
     nodes: dict[Key, list[str]] = {}
-    last = next(stage.side for stage in reversed(what.stages) if stage.judged)
-    for step in last.deep:
+    judged_sides = [stage for stage in reversed(what.stages) if stage.judged]
+    last = next((stage for stage in judged_sides if stage.name != "compiled"), judged_sides[0])
+    for step in last.side.deep:
         if step.key is not None:
             nodes.setdefault(step.key, []).append(step.name)
     errors: list[dict[str, float]] = [{} for _ in what.stages]

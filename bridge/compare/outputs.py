@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,14 @@ from polygraphy.exception import PolygraphyException
 from polygraphy.logger import G_LOGGER
 
 from bridge.compare.arrays import Array, as_numpy
-from bridge.compare.figures import Figures, comparable, figures_of
+from bridge.compare.figures import Figures, comparable, figures_of, wrong_elements
 from bridge.compare.inputs import InputSet
 from bridge.compare.runners import Contender
 from bridge.errors import BridgeError, SpecError
 
 _POLYGRAPHY = logging.getLogger("bridge.polygraphy")
 Tolerance = float | Mapping[str, float] | None
+_MOST = 32  # outputs
 RTOL = {"float64": 1e-6, "float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
 """Relative tolerance where none is given, by the coarser dtype of the two."""
 
@@ -33,7 +34,8 @@ class OutputRow:
     """One output of one set of inputs.
 
     Attributes:
-        figures: None when the two cannot be compared; ``reason`` says why.
+        figures: None when the two cannot be compared.
+        reason: why it failed.
         atol, rtol: an element is right when it is within either.
     """
 
@@ -65,7 +67,18 @@ class Compare:
         rows = OrderedDict((name, self._row(name, array, others.get(name))) for name, array in expected.items())
         for name in others.keys() - expected.keys():
             rows[name] = self._unlike(name, others[name], "the reference has no such output")
+        for name in [name for name, row in rows.items() if row.figures is not None and not row.passed]:
+            rows[name] = self._moved(rows[name], expected[name], others)
         return rows
+
+    def _moved(self, row: OutputRow, expected: Array, others: Mapping[str, Array]) -> OutputRow:
+        """A row that failed, which says so where another output has what was expected."""
+        varies = expected.size > 1 and bool((expected != expected.reshape(-1)[0]).any())
+        for name, array in list(others.items())[:_MOST] if varies else ():
+            alike = name != row.name and array.shape == expected.shape and _kind(array) == _kind(expected)
+            if alike and wrong_elements(expected, array, row.rtol, row.atol) is None:
+                return replace(row, reason=f"{row.reason}; what was expected came out as {name!r}")
+        return row
 
     def _check_names(self, expected: Mapping[str, object]) -> None:
         for field, given in (("rtol", self.rtol), ("atol", self.atol)):
@@ -82,9 +95,12 @@ class Compare:
         left, right = comparable(expected, found)
         rtol = _chosen(self.rtol, name, max(_default_rtol(expected), _default_rtol(found)))
         atol = _chosen(self.atol, name, rtol * _size_of(left))
-        passed = not left.size or (_finite(left, right) and _passes(name, right, left, rtol, atol))
+        is_right = not left.size or (_finite(left, right) and _passes(name, right, left, rtol, atol))
+        reason = "" if is_right else str(wrong_elements(expected, found, rtol, atol) or "outside the tolerances")
+        if _kind(found) != _kind(expected):
+            reason = "; ".join(filter(None, [f"its dtype is {found.dtype}", reason]))
         figures, dtype = figures_of(expected, found), str(expected.dtype)
-        return OutputRow(self.position, name, dtype, expected.shape, figures, atol, rtol, passed)
+        return OutputRow(self.position, name, dtype, expected.shape, figures, atol, rtol, not reason, reason)
 
     def _unlike(self, name: str, array: Array, reason: str) -> OutputRow:
         return OutputRow(self.position, name, str(array.dtype), array.shape, None, 0.0, 0.0, False, reason)
@@ -95,29 +111,32 @@ def compare_outputs(
 ) -> list[OutputRow]:
     """The rows of one set of inputs."""
     feed = feed_of(reference, compiled, inputs)
-    runners = [side.runner(inputs, list(feed)) for side in (compiled, reference)]
+    runners = [side.runner(inputs, list(feed)) for side in (reference, compiled)]
     with quiet_polygraphy():
         try:
             results = comparator.Comparator.run(runners, data_loader=[feed])
         except PolygraphyException as error:
             told = f"{reference.label} and {compiled.label} do not both take set {position} of the inputs"
             raise BridgeError(told, why=str(error)) from error
-        accuracy = comparator.Comparator.compare_accuracy(results, compare_func=Compare(rtol, atol, position))
-    first = accuracy if hasattr(accuracy, "values") else accuracy[0]  # newer versions give a result per function
-    (iterations,) = first.values()
-    return list(iterations[0].values())
+        (_, (right, *_)), (_, (found, *_)) = results
+        return list(Compare(rtol, atol, position)(found, right).values())
 
 
 def feed_of(reference: Contender, compiled: Contender, inputs: InputSet) -> dict[str, torch.Tensor]:
     """The inputs by the names that ONNX knows them by, else by those of the reference's arguments.
 
     Raises:
-        BridgeError: an ONNX model takes another number of inputs.
+        BridgeError: an ONNX model takes another number of inputs, or other ones.
     """
     module = next((side for side in (reference, compiled) if side.module is not None), None)
     feed = inputs.leaves(module.input_names if module is not None else reference.input_names)
     for side in (reference, compiled):
         feed = renamed(feed, side)
+    taken = [reference.input_names, compiled.input_names]
+    strange = [name for name in feed if name not in {*taken[0], *taken[1]}]
+    if module is None and all(taken) and strange:
+        hint = f"the inputs: {', '.join(dict.fromkeys([*taken[0], *taken[1]]))}"
+        raise SpecError(f"inputs: neither of the two takes {strange[0]!r}", hint=hint)
     return {name: tensor.detach().cpu() for name, tensor in feed.items()}
 
 
@@ -129,7 +148,7 @@ def renamed(feed: dict[str, torch.Tensor], side: Contender) -> dict[str, torch.T
     """
     if side.model is None or set(side.input_names) <= set(feed):
         return feed
-    if len(side.input_names) != len(feed):
+    if len(side.input_names) != len(feed) or set(side.input_names) & set(feed):
         told = f"{side.label} takes {', '.join(side.input_names)}; given: {', '.join(feed)}"
         raise BridgeError(told, hint="give the inputs as a dict by name")
     return dict(zip(side.input_names, feed.values(), strict=True))
@@ -168,6 +187,11 @@ def _passes(name: str, found: Array, expected: Array, rtol: float, atol: float) 
     check = simple(rtol=rtol, atol=atol, check_error_stat="elemwise")
     left, right = (IterationResult(OrderedDict([(name, array)])) for array in (found, expected))
     return all(map(bool, check(left, right).values()))
+
+
+def _kind(array: Array) -> str:
+    """Bool, integer, floating or complex; within one of them an engine may have another width."""
+    return {"u": "i", "V": "f"}.get(array.dtype.kind, array.dtype.kind)
 
 
 def _finite(*arrays: Array) -> bool:

@@ -20,6 +20,7 @@ STAGE_WORDS = {
     "rewritten": "in the rewritten and typed ONNX",
     "reference": "in the rewritten ONNX under ONNX's reference evaluator",
     "engine": "in the engine",
+    "compiled": "in what is compared itself",
     "half": "in PyTorch's own half precision",
 }
 _PACKAGES = ("torch", "onnx", "onnxruntime", "polygraphy", "tensorrt", "tensorrt-rtx", "numpy")
@@ -91,7 +92,7 @@ class ComparisonReport:
     def _blame(self) -> str:
         row = self.first_divergence
         if row is None:
-            return "No layer diverges." if self.layers else ""
+            return self._nothing() if self.layers else ""
         stage = row.guilty_stage
         assert stage is not None
         found = row.stages[stage]
@@ -102,6 +103,14 @@ class ComparisonReport:
         if row.rules:
             told += f"; its ONNX nodes were made by {', '.join(row.rules)}"
         return f"{told}; {self._before(row, stage)}."
+
+    def _nothing(self) -> str:
+        if self.passed or "compiled" in self.stages:
+            return "No layer diverges."
+        return (
+            "No layer diverges in what is made anew of the reference with these settings. What it was compared with "
+            "was not looked into; it may have been made of another module or with other settings."
+        )
 
     def _before(self, row: LayerRow, stage: str) -> str:
         """What the stages before say of the same operator."""
@@ -147,8 +156,7 @@ def failure(row: OutputRow) -> str:
     """Why an output failed."""
     if row.figures is None:
         return f"output {row.name!r}: {row.reason}"
-    figures = row.figures
-    return f"output {row.name!r} differs by {figures.max_absolute:.3g} at most, relative error {figures.relative:.3g}"
+    return f"output {row.name!r}: {row.reason} (relative error {row.figures.relative:.3g})"
 
 
 def _layer(row: LayerRow) -> dict[str, Any]:

@@ -60,8 +60,7 @@ class Contender:
         self.model = opened if isinstance(opened, onnx.ModelProto) else None
         self.bindings = _bindings(self.module) if self.module is not None and _is_engine(thing) else None
         if self.model is not None and evaluator == "onnxruntime":
-            source = _source(thing, self.model)
-            self.session = ort.InferenceSession(source, session_options(), providers=["CPUExecutionProvider"])
+            self.session = _session(_source(thing, self.model), self.label)
 
     @property
     def input_names(self) -> list[str]:
@@ -77,6 +76,17 @@ class Contender:
     def kinds(self) -> set[str]:
         """The backends of its engines, as far as they are told without opening one."""
         return _kinds(self.module if self.module is not None and self.bindings is None else self.thing)
+
+    @property
+    def has_engines(self) -> bool:
+        """Whether it is a compiled module."""
+        return self.module is not None and self.bindings is None and bool(engine_calls(self.module))
+
+    def is_other(self, reference: Contender) -> bool:
+        """Whether it is another thing than the reference, not the same object or file."""
+        if isinstance(self.thing, str | Path) and isinstance(reference.thing, str | Path):
+            return Path(self.thing).resolve() != Path(reference.thing).resolve()
+        return self.thing is not reference.thing
 
     def runner(self, inputs: InputSet, names: list[str]) -> BaseRunner:
         """A runner for that one set of inputs, whose tensors go by these names."""
@@ -219,6 +229,8 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
 def _home(module: torch.nn.Module) -> torch.device | None:
     for tensor in (*module.parameters(), *module.buffers()):
         return tensor.device
+    if not torch.cuda.is_available():
+        return None
     from bridge import inspect
 
     kinds = {engine.header.backend for engine in inspect(module, layers=False).engines}
@@ -262,7 +274,17 @@ def _from_file(path: Path) -> Opened:
 
 
 def _engine(content: bytes) -> torch.nn.Module:
+    if not content:
+        raise BridgeError("an engine of no bytes cannot be compared")
     return embed_engine_in_new_module(content, backend=_flavour(content))
+
+
+def _session(source: Any, label: str) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(source, session_options(), providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class but this
+        hint = 'evaluator="reference" runs what ONNX itself defines; TensorRT\'s own operators run in its engines only'
+        raise BridgeError(f"ONNX Runtime does not run {label}", why=str(error).strip(), hint=hint) from error
 
 
 def _source(thing: Any, model: onnx.ModelProto) -> Any:

@@ -24,7 +24,7 @@ from bridge.compare.exposing import expose
 from bridge.compare.halves import WIDE, widen_edges
 from bridge.compare.outputs import quiet_polygraphy
 from bridge.compare.runners import ReferenceRunner
-from bridge.compare.steps import Key, Step
+from bridge.compare.steps import Key, Step, matched
 from bridge.errors import BridgeError
 from bridge.frontend.provenance import identity_of
 from bridge.runtime.session_onnxruntime import session_options
@@ -69,6 +69,10 @@ class OnnxSide:
         self.steps = [replace(step, key=step.outputs[0] if step.outputs else None) for step in self.steps]
         self.deep = self.steps
 
+    def match(self, keys: Mapping[int, int]) -> None:
+        """Matches its nodes by other keys; those without one are left out."""
+        self.steps, self.deep = matched(self.steps, keys), matched(self.deep, keys)
+
     def values(self, names: Sequence[str]) -> dict[str, Array]:
         """These values of one run."""
         given = {value.name for value in self.model.graph.input}
@@ -76,6 +80,8 @@ class OnnxSide:
         with quiet_polygraphy():
             opened, outside = expose(self.model, wanted)
             outputs = [outside.get(name, name) for name in wanted if name in self._there or name in outside]
+            if not outputs:
+                return {}
             marked = ModifyOutputs(opened, outputs=outputs, copy=True)()
             with self._runner(marked) as runner:
                 found = runner.infer(self._feeds(marked), check_inputs=False)
@@ -151,21 +157,28 @@ def _ort_value(array: Array, kind: int) -> ort.OrtValue:
 
 
 def _leave_out(graph: onnx.GraphProto) -> tuple[dict[str, tuple[int, int]], list[str]]:
-    """Takes the nodes of the domains ``torch.*`` out of the outermost block and makes what they make inputs.
+    """Takes nodes of the domains ``torch.*``, and those with such nodes in their bodies, out of the outermost block.
 
-    Gives what they make, and what they read.
+    What they make becomes inputs. Gives what they make, and what they read.
     """
-    types = {value.name: value.type for value in graph.value_info}
-    fed: dict[str, tuple[int, int]] = {}
-    read: list[str] = []
-    for node in [node for node in graph.node if node.domain.startswith(PREFIX)]:
-        identity = identity_of(node.name)
-        for position, name in enumerate(node.output if identity is not None else ()):
-            fed[name] = (identity, position)  # type: ignore[assignment]
-            graph.input.add(name=name).type.CopyFrom(types.get(name, onnx.TypeProto()))
-        read += node.input
+    types = {value.name: value.type for value in (*graph.value_info, *graph.output)}
+    left_out = [node for node in graph.node if _is_unknown(node)]
+    for node in left_out:
         graph.node.remove(node)
-    return fed, read
+    made = {name: (identity_of(node.name), i) for node in left_out for i, name in enumerate(node.output)}
+    for value in [value for value in graph.output if value.name in made]:
+        graph.output.remove(value)
+    still_read = set(_read_in(graph))
+    fed = {name: (key, i) for name, (key, i) in made.items() if key is not None and name in still_read}
+    for name in fed:
+        graph.input.add(name=name).type.CopyFrom(types.get(name, onnx.TypeProto()))
+    there = {name for node in graph.node if node.op_type != "Constant" for name in node.output}
+    return fed, [name for node in left_out for name in onnx_step(node).inputs if name in there]
+
+
+def _is_unknown(node: onnx.NodeProto) -> bool:
+    """Whether a node is one that ONNX cannot express, or has one in its bodies."""
+    return node.domain.startswith(PREFIX) or any(_is_unknown(inner) for body in bodies(node) for inner in body.node)
 
 
 def _onnx_steps(graph: onnx.GraphProto) -> Iterator[Step]:

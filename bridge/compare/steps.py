@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 Key = int | str
 
@@ -22,6 +22,17 @@ class Step:
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+
+def prefixed(step: Step, prefix: str) -> Step:
+    """The step with names of its values that no other graph has."""
+    inputs, outputs = (tuple(prefix + name for name in names) for names in (step.inputs, step.outputs))
+    return Step(step.key, step.name, inputs, outputs)
+
+
+def matched(steps: Iterable[Step], keys: Mapping[int, int]) -> list[Step]:
+    """The steps with other keys; none where there is none."""
+    return [replace(step, key=keys.get(step.key) if isinstance(step.key, int) else None) for step in steps]
 
 
 def leaving(steps: Sequence[Step], results: Iterable[str]) -> dict[Key, list[str]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ import torch
 
 from bridge import torch_private as tp
 from bridge.compare.arrays import Array, as_numpy
-from bridge.compare.steps import Key, Step
+from bridge.compare.inputs import InputSet
+from bridge.compare.steps import Key, Step, matched
+from bridge.frontend.load import Loaded, _on
 from bridge.frontend.program import Program
 from bridge.frontend.provenance import TAG
+from bridge.spec import CompileSpec
 
 _LIBRARY: Any = torch.library.Library("bridge_compare", "DEF")
 _LIBRARY.define("tap(Tensor value, int index) -> ()", alias_analysis="CONSERVATIVE")
@@ -40,6 +44,10 @@ class TorchSide:
         self.turns = {name for node in program.graph.nodes() for name in _in_loops(node)}
         self.results = [value.debugName() for value in program.graph.outputs()]
         self._kept: dict[str, Array] = {}
+
+    def match(self, keys: Mapping[int, int]) -> None:
+        """Matches its nodes by other keys; those without one are left out."""
+        self.steps, self.deep = matched(self.steps, keys), matched(self.deep, keys)
 
     def size(self, name: str) -> int:
         """Bytes of a value in the example run; 0 when it was not seen."""
@@ -111,4 +119,27 @@ def _torch_step(node: tp.Node) -> Step:
         inputs += [value.debugName() for value in block.outputs()]
     outputs = [value.debugName() for value in node.outputs()]
     made = outputs if node.kind() != "prim::Constant" else []
-    return Step(node.i(TAG), node.kind(), tuple(inputs), tuple(made))
+    name = f"{node.kind()}[{node.s('name')}]" if node.kind() == "prim::GetAttr" else node.kind()
+    return Step(node.i(TAG), name, tuple(inputs), tuple(made))
+
+
+def with_inputs(spec: CompileSpec, inputs: InputSet) -> CompileSpec:
+    """The spec; with these inputs where it has none."""
+    if spec.inputs is not None or spec.kwarg_inputs:
+        return spec
+    made = copy.copy(spec)
+    made.inputs, made.kwarg_inputs = list(inputs.args), dict(inputs.kwargs)
+    return made
+
+
+def arguments_of(loaded: Loaded, inputs: InputSet) -> tuple[Any, ...]:
+    """The method's arguments in order; a traced module has names of its own for what was given by keyword."""
+    arguments = tp.schema_of(loaded.program.module, loaded.program.method).arguments[1:]
+    values, given = list(inputs.args), dict(inputs.kwargs)
+    for argument in arguments[len(values) :]:
+        known = argument.name in given
+        if known or (given and not argument.has_default_value()):
+            values.append(given.pop(argument.name if known else next(iter(given))))
+        else:
+            values.append(argument.default_value)
+    return tuple(_on(values, loaded.program.device))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
@@ -12,28 +12,26 @@ import torch
 
 import rewrites
 from bridge import backends
-from bridge import torch_private as tp
 from bridge.backends.base import Backend
+from bridge.compare.alike import Origins, keys_of
 from bridge.compare.arrays import as_numpy
 from bridge.compare.engines import EngineSide
 from bridge.compare.inputs import InputSet
-from bridge.compare.layers import BATCH_BYTES, Comparable, Stage
+from bridge.compare.inside import look_inside, of_compiled
+from bridge.compare.layers import BATCH_BYTES, NOISE, TF32_NOISE, Comparable, Stage
 from bridge.compare.outputs import feed_of
 from bridge.compare.runners import Contender
 from bridge.compare.sides import OnnxSide
 from bridge.compare.steps import Key
-from bridge.compare.torch_side import TorchSide
-from bridge.errors import BridgeError, SpecError
-from bridge.frontend.load import Loaded, _on, load
+from bridge.compare.torch_side import TorchSide, arguments_of, with_inputs
+from bridge.errors import BridgeError
+from bridge.frontend.load import Loaded, load
 from bridge.frontend.provenance import METADATA, Origin, Provenance
 from bridge.interface import detached, translate_whole
 from bridge.spec import CompileSpec
 from bridge.translate import Translation
 
-NOISE = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
-"""Up to which relative error two right results may lie apart, by the precision that they are computed in."""
-TF32_NOISE = 2e-3
-STAGES = ("exported", "rewritten", "reference", "engine", "half")
+STAGES = ("exported", "rewritten", "reference", "engine", "compiled", "half")
 _UNKNOWN = 64
 _ENGINE_BATCH = 4 << 30
 
@@ -45,40 +43,43 @@ def comparable_of(
     spec: Any,
     settings: dict[str, Any],
     stages: Sequence[str] = (),
+    *,
+    passed: bool = False,
 ) -> Comparable:
     """The graphs to run, each with its inputs.
 
     Args:
-        stages: which, of `STAGES`; by default the exported and the rewritten graph, and the engine where the backend
-            is one that builds engines.
+        stages: which, of `STAGES`; by default the exported and the rewritten graph, the engine where the backend
+            is one that builds engines, and what is inside ``compiled`` where that can be looked into.
+        passed: whether the outputs agree: then nothing is said of what cannot be looked into, unless it is named.
 
     Raises:
-        SpecError: there is no such stage.
         BridgeError: there is no way to match the two.
     """
-    for name in stages:
-        if name not in STAGES:
-            raise SpecError(f"layers: there is no stage {name!r}", hint=f"one or more of {', '.join(STAGES)}")
     if reference.model is not None:
         if compiled.model is None:
             told = "layers: an ONNX model is compared with ONNX models only"
             raise BridgeError(told, hint="give the PyTorch module as the reference")
         return _of_models(reference, compiled, inputs)
-    wanted = _with_inputs(CompileSpec.of(spec, settings), inputs)
+    if reference.has_engines:
+        return of_compiled(reference, compiled, inputs, with_inputs(CompileSpec.of(spec, settings), inputs))
+    wanted = with_inputs(CompileSpec.of(spec, settings), inputs)
     loaded = load(reference.source, wanted)
-    torch_side = TorchSide(loaded.program, _arguments(loaded, inputs))
-    making = _Stages(loaded, torch_side, reference, compiled, inputs)
+    torch_side = TorchSide(loaded.program, arguments_of(loaded, inputs))
+    making = _Stages(loaded, torch_side, reference, compiled, inputs, wanted)
+    making.tells = bool(stages) or not passed
     made = [making.make(name) for name in stages or making.usual()]
     found = [stage for stage in made if stage is not None]
     if not any(stage.judged for stage in found):
         raise BridgeError("layers: there is nothing to compare with the reference", why="; ".join(making.notes))
     table = loaded.program.provenance
+    operators = {step.key: step.name for step in torch_side.deep}
     batch = _ENGINE_BATCH if any(stage.name == "engine" for stage in found) else BATCH_BYTES
     known = _rule_names(wanted.rules)
     return Comparable(
         torch_side,
         found,
-        lambda key: table[int(key)],
+        lambda key: replace(table[int(key)], operator=operators[key]),
         known,
         torch_side.size,
         batch,
@@ -99,19 +100,27 @@ class _Stages:
     """Makes the stages that are asked for, of one program."""
 
     def __init__(
-        self, loaded: Loaded, torch_side: TorchSide, reference: Contender, compiled: Contender, inputs: InputSet
+        self,
+        loaded: Loaded,
+        torch_side: TorchSide,
+        reference: Contender,
+        compiled: Contender,
+        inputs: InputSet,
+        spec: CompileSpec,
     ) -> None:
-        self.loaded, self.torch_side, self.inputs = loaded, torch_side, inputs
+        self.loaded, self.torch_side, self.inputs, self.spec = loaded, torch_side, inputs, spec
         self.reference, self.compiled = reference, compiled
         self.precision = str(loaded.spec.precision).removeprefix("torch.")
         self.notes: list[str] = []
+        self.tells = True
         self._sources: dict[str, str] | None = None
         self._rewritten: OnnxSide | None = None
 
     def usual(self) -> list[str]:
         """The stages where none are named."""
         engine = ["engine"] if self.compiled.model is None and _backend(self.loaded).name != "onnxruntime" else []
-        return ["exported", "rewritten", *engine]
+        inside = ["compiled"] if self.compiled.module is not None and self.compiled.is_other(self.reference) else []
+        return ["exported", "rewritten", *engine, *inside]
 
     def make(self, name: str) -> Stage | None:
         """The stage of that name; None, with a note, where there is none."""
@@ -127,7 +136,7 @@ class _Stages:
             self.notes = side.notes = [*self.notes, *side.notes]
             exact = self.loaded.spec.disable_tf32 or _backend(self.loaded).name == "onnxruntime"
             return Stage(name, side, noise if exact else max(noise, TF32_NOISE))
-        return self._half(noise)
+        return self._inside(noise) if name == "compiled" else self._half(noise)
 
     def _exported(self) -> OnnxSide:
         side, self._sources = _translated(self.loaded, self.torch_side, rewrite=False)
@@ -137,10 +146,25 @@ class _Stages:
         if self._rewritten is None:
             if self.compiled.model is not None:
                 sources = self._sources or _translated(self.loaded, self.torch_side, rewrite=False)[1]
-                self._rewritten = _given(self.compiled, self.loaded, self.torch_side, sources)
+                self._rewritten = _given(self.compiled, self._origins(), self.loaded, self.torch_side, sources)
             else:
                 self._rewritten, _ = _translated(self.loaded, self.torch_side, rewrite=True)
         return self._rewritten
+
+    def _inside(self, noise: float) -> Stage | None:
+        """What is compared, itself: its own nodes where it is a module, the graphs of its engines where it has some."""
+        try:
+            inside = look_inside(self.compiled, self.reference, self.inputs, self.spec, self._origins())
+        except BridgeError as error:
+            self.notes += [f"compiled: it is not looked into: {_first_line(error)}"] * self.tells
+            return None
+        self.notes += [f"compiled: {note}" for note in inside.notes] * self.tells
+        return Stage("compiled", inside.side, max(noise, inside.noise))
+
+    def _origins(self) -> Origins:
+        """Where the nodes came from that are there to be matched."""
+        table = self.loaded.program.provenance
+        return {step.key: table[step.key] for step in self.torch_side.deep if isinstance(step.key, int)}
 
     def _half(self, noise: float) -> Stage | None:
         """The module itself in the spec's precision: what PyTorch loses there."""
@@ -160,7 +184,9 @@ class _Stages:
         if loaded.program.provenance.origins != self.loaded.program.provenance.origins:
             self.notes.append(f"half: the module has another graph in {self.precision}")
             return None
-        return Stage("half", TorchSide(loaded.program, _arguments(loaded, InputSet(args, kwargs))), noise, judged=False)
+        return Stage(
+            "half", TorchSide(loaded.program, arguments_of(loaded, InputSet(args, kwargs))), noise, judged=False
+        )
 
 
 def _first_line(error: Exception) -> str:
@@ -169,27 +195,6 @@ def _first_line(error: Exception) -> str:
 
 def _backend(loaded: Loaded) -> Backend:
     return backends.select(loaded.spec.backend)
-
-
-def _with_inputs(spec: CompileSpec, inputs: InputSet) -> CompileSpec:
-    if spec.inputs is not None or spec.kwarg_inputs:
-        return spec
-    made = copy.copy(spec)
-    made.inputs, made.kwarg_inputs = list(inputs.args), dict(inputs.kwargs)
-    return made
-
-
-def _arguments(loaded: Loaded, inputs: InputSet) -> tuple[Any, ...]:
-    """The method's arguments in order; a traced module has names of its own for what was given by keyword."""
-    arguments = tp.schema_of(loaded.program.module, loaded.program.method).arguments[1:]
-    values, given = list(inputs.args), dict(inputs.kwargs)
-    for argument in arguments[len(values) :]:
-        known = argument.name in given
-        if known or (given and not argument.has_default_value()):
-            values.append(given.pop(argument.name if known else next(iter(given))))
-        else:
-            values.append(argument.default_value)
-    return tuple(_on(values, loaded.program.device))
 
 
 def _translated(loaded: Loaded, reference: TorchSide, *, rewrite: bool) -> tuple[OnnxSide, dict[str, str]]:
@@ -226,15 +231,22 @@ def _feed(side: OnnxSide, reference: TorchSide, sources: dict[str, str]) -> None
     side.given = set(sources.values())
 
 
-def _given(compiled: Contender, loaded: Loaded, reference: TorchSide, sources: dict[str, str]) -> OnnxSide:
-    """A model that `bridge.to_onnx` made of this module."""
+def _given(
+    compiled: Contender, origins: Origins, loaded: Loaded, reference: TorchSide, sources: dict[str, str]
+) -> OnnxSide:
+    """A model that `bridge.to_onnx` made, of this module or of one that is like it."""
     assert compiled.model is not None
-    if _provenance(compiled.model) != loaded.program.provenance.origins:
-        raise BridgeError(
-            "layers: the ONNX model was not made from this module with this spec: its layers cannot be matched",
-            hint="give the spec that bridge.to_onnx was given: compare(..., spec=spec)",
-        )
-    side = OnnxSide(compiled.label, compiled.model, {})
+    side, others = OnnxSide(compiled.label, compiled.model, {}), _provenance(compiled.model)
+    if others != loaded.program.provenance.origins:
+        made = {step.key for step in side.deep}
+        there = {key: origin for key, origin in enumerate(others) if key in made}
+        keys = keys_of(origins, there)
+        if not keys or len(keys) < len(there) or side.fed or not set(side.inputs) <= set(sources):
+            raise BridgeError(
+                "layers: the ONNX model was not made from this module with this spec: its layers cannot be matched",
+                hint="give the spec that bridge.to_onnx was given: compare(..., spec=spec)",
+            )
+        side.match(keys)
     _feed(side, reference, sources)
     return side
 

@@ -15,10 +15,11 @@ import torch
 from bridge import torch_private as tp
 from bridge.compare.arrays import as_numpy
 from bridge.compare.figures import Figures, figures_of
-from bridge.compare.inputs import input_sets
-from bridge.compare.layers import _JUMP, rules_in
+from bridge.compare.inputs import one_set
+from bridge.compare.layers import _JUMP, NOISE, TF32_NOISE, rules_in
 from bridge.compare.runners import Contender
-from bridge.compare.tracing import NOISE, TF32_NOISE, _arguments, _rule_names, _with_inputs
+from bridge.compare.torch_side import arguments_of, with_inputs
+from bridge.compare.tracing import _rule_names
 from bridge.debug import beside as sides
 from bridge.debug.beside import Beside, SegmentGraph
 from bridge.debug.breakpoints import Breakpoint, parsed
@@ -71,16 +72,14 @@ def debug(
     Raises:
         SpecError: an argument cannot be meant.
     """
-    sets = input_sets(inputs)
-    if len(sets) != 1:
-        raise SpecError(f"inputs: {len(sets)} sets of inputs; a debugger runs one call", hint="give a tuple of tensors")
+    given = one_set(inputs)
     source = Contender(module, "module").source if isinstance(module, str | Path) else module
     has_engines = isinstance(source, torch.nn.Module) and bool(engine_calls(source))
-    wanted = _with_inputs(CompileSpec.of(spec, settings), sets[0])
+    wanted = with_inputs(CompileSpec.of(spec, settings), given)
     loaded = load(source, wanted, wants_gpu=_wants_gpu(beside, wanted))
     made = sides.alone() if has_engines and beside == "onnx" else _beside(beside, loaded)
     stops = parsed(breakpoints, _origins(loaded))
-    return Debugger(loaded, _arguments(loaded, sets[0]), made, stops, stop_at_difference, tolerance)
+    return Debugger(loaded, arguments_of(loaded, given), made, stops, stop_at_difference, tolerance)
 
 
 def _wants_gpu(beside: Any, spec: CompileSpec) -> bool:

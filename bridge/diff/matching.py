@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bridge.compare.alike import alike
 from bridge.diff.sides import Layer
 from bridge.runtime.record import OriginRecord
 
@@ -41,37 +41,9 @@ Origins = Mapping[int, OriginRecord]
 
 
 def paired_origins(a: Origins, b: Origins) -> tuple[dict[int, int], dict[int, int]]:
-    """One key for each operator that both sides have, by the identities that it has on either.
-
-    Operators are alike that have one kind and ran in one module of one class; several alike are paired in their order,
-    and where one side has more of them, by their source lines.
-    """
-    groups: list[dict[tuple[str, str, str], list[int]]] = []
-    for table in (a, b):
-        groups.append({})
-        for identity in sorted(table):
-            origin = table[identity]
-            groups[-1].setdefault((origin.operator, origin.module_path, _plain(origin.module_type)), []).append(
-                identity
-            )
-    keys: tuple[dict[int, int], dict[int, int]] = ({}, {})
-    for alike in dict.fromkeys((*groups[0], *groups[1])):
-        ours, theirs = groups[0].get(alike, []), groups[1].get(alike, [])
-        for left, right in _aligned(ours, theirs, a, b):
-            keys[1][right] = keys[0][left] = len(keys[0])
-    return keys
-
-
-def _plain(module_type: str) -> str:
-    return module_type.rpartition(".")[2]
-
-
-def _aligned(ours: list[int], theirs: list[int], a: Origins, b: Origins) -> list[tuple[int, int]]:
-    if len(ours) == len(theirs):
-        return list(zip(ours, theirs, strict=True))
-    sources = [a[i].source for i in ours], [b[i].source for i in theirs]
-    blocks = difflib.SequenceMatcher(None, *sources, autojunk=False).get_matching_blocks()
-    return [(ours[block.a + i], theirs[block.b + i]) for block in blocks for i in range(block.size)]
+    """One key for each operator that both sides have, by the identities that it has on either."""
+    pairs = list(enumerate(alike(a, b)))
+    return {ours: key for key, (ours, _) in pairs}, {theirs: key for key, (_, theirs) in pairs}
 
 
 def matched(a: Sequence[Layer], b: Sequence[Layer], origins: tuple[Origins, Origins]) -> list[LayerDiff]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bridge.compare.inputs import input_sets
+from bridge.compare.inputs import one_set
 from bridge.diff.matching import LayerDiff, matched, paired_origins
 from bridge.diff.sides import INTERFACES, Side, opened
 from bridge.errors import SpecError
@@ -186,10 +186,8 @@ def diff(a: Any, b: Any, inputs: Any = None, *, runs: int = 10, backend: str = "
     """
     if not isinstance(runs, int) or isinstance(runs, bool) or runs < 1:
         raise SpecError(f"runs: {runs!r} is no number of calls", hint="a whole number from 1")
-    sets = input_sets(inputs) if inputs is not None else [None]
-    if len(sets) != 1:
-        raise SpecError(f"inputs: {len(sets)} sets of inputs; both are timed on one", hint="give a tuple of tensors")
-    return between(*(opened(thing, role, sets[0], runs, backend) for thing, role in ((a, "a"), (b, "b"))))
+    given = one_set(inputs) if inputs is not None else None
+    return between(*(opened(thing, role, given, runs, backend) for thing, role in ((a, "a"), (b, "b"))))
 
 
 def between(a: Side, b: Side) -> DiffReport:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bridge.compare.inputs import input_sets
+from bridge.compare.inputs import one_set
 from bridge.errors import BridgeError, EngineError, SpecError, told_by_torch
 from bridge.profiling.results import Engine, Part, ProfileReport
 from bridge.runtime.calls import engine_calls
@@ -43,10 +43,8 @@ def profile(module: torch.nn.Module, inputs: Any, *, runs: int = 10, warm_up: in
     checked_module(module, "profile")
     if not isinstance(runs, int) or isinstance(runs, bool) or runs < 1:
         raise SpecError(f"runs: expected a whole number of at least 1, got {runs!r} ({type(runs).__name__})")
-    given = input_sets(inputs)
-    if len(given) != 1:
-        raise SpecError("inputs: several sets", hint="profile takes the arguments of one call")
-    args, kwargs = given[0].args, given[0].kwargs
+    given = one_set(inputs)
+    args, kwargs = given.args, given.kwargs
     with torch.no_grad():
         for _ in range(max(warm_up, 1)):
             _called(module, args, kwargs)

@@ -39,6 +39,20 @@ def refuse_unwritable(path: str | Path, size: int = 0) -> None:
         raise BridgeError(f"{path} cannot be written", why=f"it needs {amount(size)}; {amount(free)} are free")
 
 
+def refuse_unwritable_folder(path: str | Path) -> None:
+    """Finds out, before any work is done, whether a folder can be made and filled.
+
+    Raises:
+        BridgeError: it cannot.
+    """
+    path = Path(path)
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise BridgeError(f"{path} cannot be a folder", why=f"{there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise BridgeError(f"{path} cannot be written", why="permission denied")
+
+
 @contextmanager
 def replacing(path: str | Path, size: int = 0) -> Iterator[Path]:
     """A file beside ``path`` to write to; when all went well it takes the place of ``path``, else it is removed.

@@ -137,7 +137,7 @@ def test_profiled_runs_have_the_options_of_the_module(compiled, monkeypatch):
 
 @pytest.mark.parametrize(
     ("inputs", "settings", "message"),
-    [((), {}, "nothing"), (torch.zeros(1), {"runs": 0}, "runs"), ([(1,), (2,)], {}, "several sets")],
+    [((), {}, "nothing"), (torch.zeros(1), {"runs": 0}, "runs"), ([(1,), (2,)], {}, "2 sets")],
 )
 def test_what_cannot_be_meant(compiled, inputs, settings, message):
     with pytest.raises(SpecError, match=message):
