@@ -37,6 +37,7 @@ class EngineInspection:
         layers: a dict for each layer, with its name, type and origin as far as the backend tells; None where the engine
             cannot be opened here.
         why_no_layers: why there are none.
+        cuda_graphs: which calls are launched as CUDA graphs, or why none is; None where the engine cannot be opened here.
         device_memory: bytes that a run needs on the GPU for activations; None where the backend does not tell.
     """
 
@@ -48,6 +49,7 @@ class EngineInspection:
     layers: list[dict[str, Any]] | None = None
     why_no_layers: str | None = None
     device_memory: int | None = None
+    cuda_graphs: str | None = None
 
     def __str__(self) -> str:
         header = self.header
@@ -62,6 +64,7 @@ class EngineInspection:
             lines += [f"  option  {name} = {value}" for name, value in self.signature.options.items()]
         lines += [f"  note    {note}" for note in header.notes]
         lines += [f"  memory  {_bytes(self.device_memory)} for activations"] if self.device_memory is not None else []
+        lines += [f"  graphs  {self.cuda_graphs}"] if self.cuda_graphs is not None else []
         lines += [f"  made with {', '.join(f'{name} {version}' for name, version in header.made_with.items())}"]
         lines += [f"  called in {self.calls} places"] if self.calls > 1 else []
         return "\n".join([*lines, *self._layer_lines()])
@@ -165,17 +168,27 @@ def _of_module(module: torch.nn.Module, layers: bool) -> Inspection:
 
 
 def _of_plan(plan: Plan, signature: Signature | None = None, calls: int = 1, *, layers: bool) -> EngineInspection:
-    listed, why, memory = _layers(plan) if layers else (None, "not asked for", None)
-    return EngineInspection(plan.header, plan.digest, plan.to_tensor().numel(), signature, calls, listed, why, memory)
+    told = _opened(plan, signature) if layers else {"why_no_layers": "not asked for"}
+    return EngineInspection(plan.header, plan.digest, plan.to_tensor().numel(), signature, calls, **told)
 
 
-def _layers(plan: Plan) -> tuple[list[dict[str, Any]] | None, str | None, int | None]:
-    """The engine's layers, or why they cannot be had here; and the memory of a run."""
+def _opened(plan: Plan, signature: Signature | None) -> dict[str, Any]:
+    """What the engine itself tells, or why it cannot be asked here."""
     try:
         session = load(plan, session_device(plan.header.backend, []))
-        return session.describe(), None, getattr(session, "device_memory", None)
+        told = {"layers": session.describe(), "device_memory": getattr(session, "device_memory", None)}
     except BridgeError as error:
-        return None, error.why or error.what, None
+        return {"why_no_layers": error.why or error.what}
+    if isinstance(why_not := getattr(session, "why_not_repeated", None), str):
+        told["cuda_graphs"] = _graphs(signature, why_not)
+    return told
+
+
+def _graphs(signature: Signature | None, why_not: str) -> str:
+    wanted = signature.options.get("cuda_graphs") if signature is not None else None
+    if wanted is not None:
+        return "all calls, with copies of inputs and outputs" if wanted else "none: cuda_graphs=False"
+    return f"none of themselves: {why_not}" if why_not else "calls that come again with the same addresses"
 
 
 def _binding(binding: Binding) -> str:

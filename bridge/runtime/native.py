@@ -136,6 +136,11 @@ def engines() -> int:
     return 0 if _library is None else int(_library.bridge_runtime_engines())
 
 
+def graphs() -> int:
+    """How many calls that repeat the library launches as CUDA graphs."""
+    return 0 if _library is None else int(_library.bridge_runtime_graphs())
+
+
 def set_options(plan: torch.Tensor, options: Mapping[str, Any]) -> None:
     """Tells the library how the calls of this plan run from now on; without it there is nothing to tell."""
     if is_loaded():

@@ -152,8 +152,8 @@ class TensorRTSession:
         result: AbstractContextManager[list[str]] = logger(self._name).errors()
         return result
 
-    def _why_not_repeated(self) -> str | None:
-        """Why calls that repeat are not captured of themselves; None: they are."""
+    def _why_not_repeated(self) -> str:
+        """Why calls that repeat are not captured of themselves; empty: they are."""
         if self._name != "tensorrt":
             return f"{TITLES[self._name]} captures by itself"
         if any(device.type == "cpu" for device in self.input_devices):
@@ -162,7 +162,7 @@ class TensorRTSession:
         if any(self.engine.get_tensor_location(binding.name) == host for binding in self.outputs):
             return "an output is on the host"
         layers = int(self.engine.num_layers)
-        return f"it has few layers: {layers}" if layers < _FEWEST_LAYERS else None
+        return f"it has few layers: {layers}" if layers < _FEWEST_LAYERS else ""
 
     def create_context(self) -> tuple[Any, int]:
         """An execution context of TensorRT's, and the bytes for activations that it must be given; 0 if it has its own.

@@ -19,8 +19,19 @@ import bridge
 from bridge import profile
 from bridge.backends import BuildSettings, select
 from bridge.errors import EngineError
-from bridge.runtime import InputSignature, OutputSignature, Plan, Range, Signature, as_module, configure, inspect
+from bridge.runtime import (
+    InputSignature,
+    OutputSignature,
+    Plan,
+    Range,
+    Signature,
+    as_module,
+    configure,
+    inspect,
+    native,
+)
 from bridge.runtime.module import embed_engine_in_new_module
+from bridge.runtime.session_tensorrt import _alive
 
 pytest.importorskip("tensorrt")
 pytestmark = [
@@ -30,6 +41,8 @@ pytestmark = [
 ]
 
 DEVICE = torch.device("cuda", 0)
+TENSORRT = {"backend": "tensorrt", "disable_tf32": True, "optimization_level": 1}
+QUICK = BuildSettings(disable_tf32=True, optimization_level=1)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +60,7 @@ def plan(weights):
         gs.Node("MatMul", "c#3", {}, [r, gs.Constant("w2", weights[1].numpy())], [y]),
     ]
     graph = gs.Graph(nodes, [x], [y], opset=18)
-    return select("tensorrt").build(graph, [{"x": ((1, 64), (4, 64), (16, 64))}], BuildSettings(disable_tf32=True))
+    return select("tensorrt").build(graph, [{"x": ((1, 64), (4, 64), (16, 64))}], QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +127,12 @@ def test_threads_and_their_streams(module, eager):
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(16)]
+    threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in threads)
     assert not failures, failures[0]
 
 
@@ -128,7 +142,7 @@ def test_memory_does_not_grow(module):
         module(x)
     torch.cuda.synchronize()
     before, host = torch.cuda.memory_allocated(), resident()
-    for _ in range(100_000):
+    for _ in range(20_000):
         module(x)
     torch.cuda.synchronize()
     assert torch.cuda.memory_allocated() == before
@@ -156,7 +170,7 @@ def wide(seed: int):
         product = gs.Variable(f"p{index}", np.float32, result.shape)
         nodes.append(gs.Node("MatMul", f"m{index}#{index}", {}, [source, weight], [product]))
         nodes.append(gs.Node("Softmax", f"s{index}#{index + 9}", {"axis": -1}, [product], [result]))
-    return select("tensorrt").build(gs.Graph(nodes, [x], [y], opset=18), (), BuildSettings(disable_tf32=True))
+    return select("tensorrt").build(gs.Graph(nodes, [x], [y], opset=18), (), QUICK)
 
 
 def test_engines_on_one_stream_share_activation_memory():
@@ -193,6 +207,110 @@ def test_cuda_graphs(module, eager):
         configure(module, cuda_graphs=False)
 
 
+def graphs() -> int:
+    """How many calls that repeat are CUDA graphs now."""
+    gc.collect()
+    lanes = [lane for session in _alive for lane in session._lanes.values() if lane._repeats is not None]
+    return native.graphs() + sum(len(lane._repeats._graphs) for lane in lanes)
+
+
+def alone(plan: Plan, note: str) -> torch.jit.ScriptModule:
+    """A module whose engine nothing else has called."""
+    own = dataclasses.replace(plan.header, notes=(note,))
+    return embed_engine_in_new_module(Plan.pack(own, {name: plan.section(name) for name in plan.section_names()}))
+
+
+@pytest.mark.parametrize("side", [False, True], ids=["default stream", "side stream"])
+def test_calls_that_repeat_are_graphs(plan, eager, side):
+    module, before = alone(plan, f"repeats {side}"), graphs()
+    with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream() if side else torch.cuda.default_stream()):
+        x = torch.randn(4, 64, device=DEVICE)
+        for _ in range(20):
+            x.normal_()
+            close(module(x), eager(x))
+        assert graphs() > before
+        kept = []
+        for _ in range(20):  # results that are held stay what they are
+            x.normal_()
+            kept.append((module(x), eager(x)))
+        for batch in (3, 4, 16, 4):  # other shapes between them
+            y = torch.randn(batch, 64, device=DEVICE)
+            for _ in range(5):
+                close(module(y), eager(y))
+            close(module(x), eager(x))
+        torch.cuda.synchronize()
+        for result, expected in kept:
+            close(result, expected)
+
+
+def test_calls_that_repeat_are_no_graphs_where_that_is_not_wanted(plan, eager):
+    module, before = alone(plan, "no graphs"), graphs()
+    configure(module, cuda_graphs=False)
+    x = torch.randn(4, 64, device=DEVICE)
+    for _ in range(8):
+        close(module(x), eager(x))
+    assert graphs() == before
+    configure(module, cuda_graphs=None)
+    for _ in range(8):
+        close(module(x), eager(x))
+    assert graphs() > before
+    assert "calls that come again" in str(inspect(module))
+
+
+def test_a_graph_follows_and_precedes_what_the_callers_stream_does(plan, eager):
+    module = alone(plan, "order")
+    for stream in (torch.cuda.default_stream(), torch.cuda.Stream()):
+        with torch.inference_mode(), torch.cuda.stream(stream):
+            x, total = torch.zeros(16, 64, device=DEVICE), torch.zeros(16, 64, device=DEVICE)
+            expected = torch.zeros(16, 64, device=DEVICE)
+            for step in range(40):
+                noise = torch.randn(2048, 2048, device=DEVICE) @ torch.randn(2048, 2048, device=DEVICE)
+                x.copy_(noise[:16, :64] / 64 + step)
+                total += module(x)
+                expected += eager(x)
+                x.zero_()
+            torch.testing.assert_close(total, expected, rtol=1e-3, atol=0.5)
+
+
+def test_repeating_calls_of_threads(plan, eager):
+    module, failures = alone(plan, "threads"), []
+
+    def work(seed: int) -> None:
+        try:
+            with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream()):
+                x = torch.full((4, 64), float(seed), device=DEVICE)
+                for step in range(60):
+                    x.fill_(seed + step / 64)
+                    close(module(x), eager(x))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not failures, failures[0]
+
+
+def test_a_capture_of_the_callers_after_calls_that_repeated(plan, eager):
+    module = alone(plan, "a capture after graphs")
+    with torch.inference_mode():
+        x = torch.randn(4, 64, device=DEVICE)
+        for _ in range(6):
+            close(module(x), eager(x))
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = module(x)
+        for _ in range(3):
+            x.normal_()
+            graph.replay()
+            close(y, eager(x))
+            close(module(x), eager(x))
+
+
 @pytest.mark.parametrize("warm_up_stream", ["default", "capture", "another"])
 def test_inside_the_users_own_capture(module, eager, warm_up_stream):
     capture = torch.cuda.Stream()
@@ -219,8 +337,7 @@ def test_inside_the_users_own_capture(module, eager, warm_up_stream):
 
 
 def test_a_capture_without_a_call_before_it_is_an_error(plan, eager):
-    own = dataclasses.replace(plan.header, notes=("an engine that nothing else has called",))
-    module = embed_engine_in_new_module(Plan.pack(own, {name: plan.section(name) for name in plan.section_names()}))
+    module = alone(plan, "a capture without a call")
     x = torch.randn(13, 64, device=DEVICE)
     module(x[:7])
     torch.cuda.synchronize()
@@ -243,7 +360,7 @@ class Between(torch.nn.Module):
 def test_a_whole_module_as_one_graph(caplog):
     eager = Between().eval().to(DEVICE)
     shapes = {"min": (1, 64), "opt": (4, 64), "max": (16, 64)}
-    settings = {"backend": "tensorrt", "disable_tf32": True, "torch_executed_ops": ["aten::sort"]}
+    settings = {**TENSORRT, "torch_executed_ops": ["aten::sort"]}
     compiled = bridge.compile(torch.jit.script(eager), [shapes], **settings)
     graphed = as_module(compiled, cuda_graphs=True)
     kept = []
@@ -309,15 +426,15 @@ graph.replay()
 assert value.item() == 2
 """
     command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def test_profiles_are_chosen_by_shape_or_by_name():
     net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU()).eval().to(DEVICE)
     x = bridge.Input(("batch", 64), min_shape=(1, 64), opt_shape=(8, 64), max_shape=(16, 64))
-    settings = {"profiles": [{"batch": (1, 1, 1)}, {"batch": (2, 8, 16)}, {"batch": (1, 2, 4)}], "disable_tf32": True}
-    compiled = bridge.compile(torch.jit.script(net), [x], backend="tensorrt", **settings)
+    profiles = [{"batch": (1, 1, 1)}, {"batch": (2, 8, 16)}, {"batch": (1, 2, 4)}]
+    compiled = bridge.compile(torch.jit.script(net), [x], profiles=profiles, **TENSORRT)
     with torch.no_grad():
         for batch in (1, 16, 1, 2, 3):
             value = torch.randn(batch, 64, device=DEVICE)
@@ -335,7 +452,7 @@ def test_profiles_are_chosen_by_shape_or_by_name():
 def test_half_inputs_are_bound_as_they_are():
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten()).eval().to(DEVICE)
     x = torch.randn(2, 3, 16, 16, device=DEVICE)
-    compiled = bridge.compile(torch.jit.script(net), [x.half()], backend="tensorrt", precision=torch.half)
+    compiled = bridge.compile(torch.jit.script(net), [x.half()], precision=torch.half, **TENSORRT)
     assert inspect(compiled, layers=False).inputs[0].dtype == "float16"
     for given in (x, x.half()):
         torch.testing.assert_close(compiled(given), net(x), rtol=1e-2, atol=1e-2)
@@ -347,7 +464,7 @@ def test_a_module_from_a_machine_without_a_gpu_is_built_here(tmp_path):
     shapes = {"min": (1, 64), "opt": (4, 64), "max": (8, 64)}
     torch.jit.save(bridge.compile(torch.jit.script(eager), [shapes], **settings), tmp_path / "model.ts")
     module = torch.jit.load(tmp_path / "model.ts")
-    bridge.rebuild(module, backend="tensorrt", disable_tf32=True)
+    bridge.rebuild(module, **TENSORRT)
     assert inspect(module, layers=False).engines[0].header.backend == "tensorrt"
     x = torch.randn(3, 64)
     with torch.no_grad():
@@ -372,7 +489,7 @@ def test_profiled_layers_are_the_users_modules():
             return torch.relu(self.second(torch.relu(self.first(x))))
 
     x = torch.randn(2, 3, 64, 64, device=DEVICE)
-    compiled = bridge.compile(torch.jit.script(Net().eval().to(DEVICE)), [x], backend="tensorrt")
+    compiled = bridge.compile(torch.jit.script(Net().eval().to(DEVICE)), [x], **TENSORRT)
     report = profile(compiled, x)
     assert {part.module_path for part in report.layers} & {"first", "second"}, str(report)
     assert any("test_runtime.py" in source for part in report.layers for source in part.sources)
@@ -403,7 +520,7 @@ torch.testing.assert_close(module(x), y)
         env=os.environ,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=90,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -448,7 +565,7 @@ def test_data_dependent_shapes():
         gs.Variable("y", np.int64, ["m", 1]),
     )
     nodes = [gs.Node("NonZero", "nonzero#1", {}, [x], [i]), gs.Node("Transpose", "t#2", {"perm": [1, 0]}, [i], [y])]
-    plan = select("tensorrt").build(gs.Graph(nodes, [x], [y], opset=18), [{"x": ((1,), (8,), (64,))}])
+    plan = select("tensorrt").build(gs.Graph(nodes, [x], [y], opset=18), [{"x": ((1,), (8,), (64,))}], QUICK)
     signature = Signature(
         (InputSignature("x", "float32", (), (Range(1, 8, 64),)),), (OutputSignature("y", "int64", ("?", 1)),)
     ).to_json()
@@ -469,7 +586,7 @@ def test_values_that_decide_shapes():
         gs.Variable("y", np.float32, ["a", "b"]),
     )
     graph = gs.Graph([gs.Node("Reshape", "reshape#1", {}, [x, size], [y])], [x, size], [y], opset=18)
-    settings = BuildSettings(shape_values={"size": ((1, 1), (2, 4), (8, 8))})
+    settings = BuildSettings(shape_values={"size": ((1, 1), (2, 4), (8, 8))}, optimization_level=1)
     plan = select("tensorrt").build(graph, [{"x": ((1,), (8,), (64,))}], settings)
     module = embed_engine_in_new_module(plan)
     value = torch.randn(12, device=DEVICE)
@@ -479,9 +596,6 @@ def test_values_that_decide_shapes():
 
 
 def test_engines_are_freed_with_their_modules(plan):
-    from bridge.runtime import native
-    from bridge.runtime.session_tensorrt import _alive
-
     def loaded() -> int:
         return len(_alive) + native.engines()
 
@@ -490,7 +604,7 @@ def test_engines_are_freed_with_their_modules(plan):
     gc.collect()
     alive = loaded()
     x, y = gs.Variable("x", np.float32, [7]), gs.Variable("y", np.float32, [7])
-    other = select("tensorrt").build(gs.Graph([gs.Node("Relu", "r#1", {}, [x], [y])], [x], [y], opset=18))
+    other = select("tensorrt").build(gs.Graph([gs.Node("Relu", "r#1", {}, [x], [y])], [x], [y], opset=18), (), QUICK)
     second = embed_engine_in_new_module(other)
     second(torch.zeros(7, device=DEVICE))
     assert loaded() == alive + 1
@@ -499,13 +613,40 @@ def test_engines_are_freed_with_their_modules(plan):
     assert loaded() == alive
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+SEVERAL = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+
+
+@SEVERAL
 def test_an_engine_goes_to_the_gpu_of_its_inputs(module, weights):
     x = torch.randn(4, 64, device="cuda:1")
     first, second = (weight.to("cuda:1") for weight in weights)
     result = module(x)
     assert result.device == x.device
     close(result, torch.relu(x @ first) @ second)
+
+
+@SEVERAL
+def test_two_gpus_at_once_whichever_is_current(module, weights):
+    inputs = {index: torch.randn(4, 64, device=f"cuda:{index}") for index in (0, 1)}
+    expected = {index: torch.relu(x.cpu() @ weights[0]) @ weights[1] for index, x in inputs.items()}
+    for current in (0, 1):
+        with torch.cuda.device(current):
+            for _ in range(6):  # some of them as graphs
+                for index, x in inputs.items():
+                    result = module(x)
+                    assert result.device == x.device
+                    close(result.cpu(), expected[index])
+            assert torch.cuda.current_device() == current
+
+
+@SEVERAL
+def test_a_module_compiled_for_another_of_several_gpus():
+    net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU()).eval().to("cuda:1")
+    compiled = bridge.compile(torch.jit.script(net), [(4, 64)], device="cuda:1", **TENSORRT)
+    x = torch.randn(4, 64, device="cuda:1")
+    with torch.no_grad():
+        close(compiled(x), net(x))
+        close(compiled(x.to("cuda:0")).to("cuda:1"), net(x))
 
 
 def test_the_cpu_backend_takes_tensors_from_a_gpu():

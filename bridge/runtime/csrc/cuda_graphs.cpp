@@ -4,11 +4,15 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 
+#include <atomic>
+
 #include "tensorrt.h"
 
 namespace bridge {
 
 namespace {
+
+std::atomic<size_t> replays{0};
 
 // A stream of its own: on the caller's, what other threads enqueue meanwhile would be captured, too.
 class Aside {
@@ -86,12 +90,16 @@ Replay::Replay(std::shared_ptr<Context> context) : context_(std::move(context)) 
   const cudaError_t made = cudaGraphInstantiate(&graph_, captured, 0);
   (void)cudaGraphDestroy(captured);
   C10_CUDA_CHECK(made);
+  ++replays;
+}
+
+size_t Replay::count() {
+  return replays;
 }
 
 Replay::~Replay() {
-  if (graph_ != nullptr) {
-    (void)cudaGraphExecDestroy(graph_);
-  }
+  --replays;
+  (void)cudaGraphExecDestroy(graph_);
 }
 
 void Replay::launch(cudaStream_t stream) const {

@@ -29,6 +29,10 @@ class Replay {
   //   context: has just run the call, and is used by nothing else.
   explicit Replay(std::shared_ptr<Context> context);
   ~Replay();
+
+  // How many there are.
+  static size_t count();
+
   Replay(const Replay&) = delete;
   Replay& operator=(const Replay&) = delete;
 

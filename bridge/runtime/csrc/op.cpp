@@ -18,6 +18,7 @@
 #include <numeric>
 #include <unordered_map>
 
+#include "cuda_graphs.h"
 #include "error.h"
 #include "plan.h"
 #include "session.h"
@@ -402,6 +403,11 @@ __attribute__((visibility("default"))) void bridge_runtime_set_tensorrt(const ch
 // How many engines are loaded.
 __attribute__((visibility("default"))) size_t bridge_runtime_engines() {
   return bridge::Session::count();
+}
+
+// How many calls that repeat are CUDA graphs now.
+__attribute__((visibility("default"))) size_t bridge_runtime_graphs() {
+  return bridge::Replay::count();
 }
 
 // Frees all engines; C++ programs need not call it: it runs when the process ends, which is late for Python.
