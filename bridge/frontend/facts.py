@@ -422,6 +422,9 @@ def _is_sized_by_content(node: tp.Node) -> bool:
     """Whether the shape of what an operator gives follows from the content of a tensor."""
     if node.kind() in ("aten::repeat_interleave", "aten::tensor_split") and node.inputsSize() > 2:
         return list(node.inputs())[1].type().kind() == "TensorType"
+    if node.kind() == "aten::one_hot":
+        classes = list(node.inputs())[1]
+        return not (tp.is_constant(classes) and tp.constant_value(classes) > 0)
     return node.kind() in _CONTENT_SHAPES
 
 

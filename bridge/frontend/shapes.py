@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from bridge import torch_private as tp
+from bridge.frontend.symbolic import completed
 
 if TYPE_CHECKING:
     from bridge.frontend.facts import Facts
@@ -22,7 +23,7 @@ def propagated(graph: tp.Graph, facts: Facts) -> dict[str, Symbols]:
         if node.kind() == "prim::Loop":
             pairs, copied = _body(next(iter(node.blocks())))
             found.update(_informed(_propagate(pairs, copied, facts), found))
-    return found
+    return completed(graph, facts, found)
 
 
 def dims_of(symbols: Symbols) -> Dims:

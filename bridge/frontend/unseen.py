@@ -41,7 +41,7 @@ def shape_follows(node: tp.Node, seen: Observations) -> bool:
     """Whether an operator's fake kernel tells the shapes that were seen from those of its inputs, without numbers."""
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    run, results = _function(node), [seen.tensor(value.debugName()) for value in node.outputs()]
+    run, results = function_of_node(node), [seen.tensor(value.debugName()) for value in node.outputs()]
     quiet = silenced("torch._subclasses.fake_tensor")
     with quiet, FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv()), torch.no_grad():
         deriver = _Deriver(None, seen)
@@ -84,7 +84,7 @@ class _Deriver:
         return any(not self.seen.values.get(value.debugName()) for value in node.outputs())
 
     def _operator(self, node: tp.Node) -> None:
-        run = _FUNCTIONS.get(node.kind()) or _function(node)
+        run = _FUNCTIONS.get(node.kind()) or function_of_node(node)
         arguments = [self.value(value) for value in node.inputs()]
         if run is None or any(argument is _UNKNOWN for argument in arguments):
             return
@@ -154,7 +154,7 @@ class _Deriver:
             self._set(value, end if end is not _UNKNOWN and end is not None else start)
 
 
-def _function(node: tp.Node) -> Callable[..., Any] | None:
+def function_of_node(node: tp.Node) -> Callable[..., Any] | None:
     """The operator that a node runs, as PyTorch has it for Python."""
     schema = tp.schema(node)
     if schema is None:

@@ -97,3 +97,36 @@ class WeightNamedAsAVariable(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         scale = torch.softmax(self.scale, -1)
         return torch.exp(x) * scale + torch.sin(scale)
+
+
+def _edges(*pairs: int) -> Tensor:
+    return torch.tensor(pairs).view(2, -1)
+
+
+@case([(floats(4, 6), _edges(0, 1, 3, 2, 2, 0)), (floats(3, 6), _edges(0, 2, 2, 1))], (1, 1))
+class GraphMessages(nn.Module):
+    """Widths behind indexing, scattering and cells of any number of nodes and edges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.message, self.update = nn.Linear(12, 6), nn.GRUCell(6, 6)
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        for _ in range(2):
+            sent = torch.relu(self.message(torch.cat([x[edges[0]], x[edges[1]]], 1)))
+            x = self.update(torch.zeros_like(x).index_add(0, edges[1], sent), x)
+        return x
+
+
+@case([(floats(2, 3, 4),), (floats(1, 5, 4),)], (1, 1))
+class Codebook(nn.Module):
+    """Classes that are counted: the width of what is one-hot is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codes = nn.Embedding(5, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        nearest = torch.cdist(x, self.codes.weight.unsqueeze(0)).argmin(-1)
+        used = nn.functional.one_hot(nearest, 5).float().mean(1)
+        return self.codes(nearest), torch.exp(-(used * torch.log(used + 1e-6)).sum(-1))
