@@ -529,6 +529,9 @@ current_device: Callable[[], int] = getattr(_C, "_cuda_getDevice", _without_cuda
 is_capturing: Callable[[], bool] = getattr(_C, "_cuda_isCurrentStreamCapturing", bool)
 """Whether the current stream is being captured into a CUDA graph."""
 
+is_profiling: Callable[[], bool] = _C._autograd._profiler_enabled
+"""Whether torch.profiler, or NVTX by `torch.autograd.profiler.emit_nvtx`, listens in this thread."""
+
 _guards: Any = _C._dynamo.guards
 
 empty_cuda: Callable[[tuple[int, ...], tuple[int, ...], torch.dtype], torch.Tensor] = _guards._empty_strided_cuda

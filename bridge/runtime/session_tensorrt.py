@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch.autograd.profiler import record_function
 
 from bridge import torch_private as tp
 from bridge.errors import BridgeError, EngineError
@@ -25,6 +26,7 @@ from bridge.runtime.session import PLAIN, LayerTime, RunOptions
 from bridge.runtime.streams import shared_stream
 
 ENGINE = "engine"
+_DIGITS = 12  # of a plan's digest, in the name of its range in profiles
 _FEWEST_LAYERS = 1  # with fewer, launching a CUDA graph takes as long as launching its kernels
 
 _alive: weakref.WeakSet[TensorRTSession] = weakref.WeakSet()
@@ -113,6 +115,7 @@ class TensorRTSession:
             {name: tuple(map(tuple, self.engine.get_tensor_profile_shape(name, index))) for name in names}
             for index in range(self.engine.num_optimization_profiles)
         ]
+        self._range = f"engine {plan.digest[:_DIGITS]}"
         self._is_only_gpu = torch.cuda.device_count() == 1
         self._lanes: dict[int, Lane] = {}
         self._given_away: set[Context] = set()
@@ -131,6 +134,9 @@ class TensorRTSession:
 
         def run(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
             lane = lanes.get(tp.current_stream(index)) or self._new_lane()
+            if tp.is_profiling():
+                with torch.cuda.device(index), record_function(self._range):
+                    return lane.run(inputs, kind)
             if is_only_gpu or tp.current_device() == index:
                 return lane.run(inputs, kind)
             with torch.cuda.device(index):

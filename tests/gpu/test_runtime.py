@@ -479,6 +479,17 @@ def test_profile(module):
     close(module(torch.ones(4, 64, device=DEVICE)), module(torch.ones(4, 64, device=DEVICE)))
 
 
+def test_calls_are_ranges_in_profiles(module):
+    x = torch.randn(4, 64, device=DEVICE)
+    module(x)
+    with torch.autograd.profiler.profile() as seen:
+        module(x)
+    names = [event.name for event in seen.function_events or ()]
+    digest = inspect(module, layers=False).engines[0].digest
+    assert f"engine {digest[:12]}" in names, names
+    assert "bridge::execute_engine" in names
+
+
 def test_profiled_layers_are_the_users_modules():
     class Net(torch.nn.Module):
         def __init__(self):

@@ -1,6 +1,7 @@
 #include "session.h"
 
 #include <ATen/cuda/CUDAContext.h>
+#include <ATen/record_function.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 
@@ -17,6 +18,7 @@ namespace bridge {
 
 namespace {
 
+constexpr size_t kDigits = 12; // of a plan's digest, in the name of its range
 constexpr int32_t kFewestLayers = 1; // with fewer, launching a CUDA graph takes as long as launching its kernels
 
 // Never destroyed: static objects that use it may outlive those that are.
@@ -119,7 +121,11 @@ std::shared_ptr<Session> Session::load(const Plan& plan, at::Device device) {
 }
 
 Session::Session(const Plan& plan, at::Device device)
-    : inputs(plan.inputs), outputs(plan.outputs), device(device), runtime_(make_runtime()) {
+    : inputs(plan.inputs),
+      outputs(plan.outputs),
+      device(device),
+      range_("engine " + plan.digest.substr(0, kDigits)),
+      runtime_(make_runtime()) {
   if (plan.version_compatible) {
     runtime_->setEngineHostCodeAllowed(true);
   }
@@ -202,10 +208,11 @@ std::shared_ptr<Context> Session::give_away(const CallKind& kind, const Lane& as
 }
 
 std::vector<at::Tensor> Session::run(const CallKind& kind, at::TensorList tensors, Place& place) {
+  RECORD_FUNCTION(range_, c10::ArrayRef<const c10::IValue>()); // a range for torch.profiler and NVTX, when one of them listens
   if (c10::cuda::current_device() == device.index()) {
     return lane(place).run(kind, tensors);
   }
-  const c10::cuda::CUDAGuard guard(device);
+  const c10::cuda::CUDAGuard current(device);
   return lane(place).run(kind, tensors);
 }
 

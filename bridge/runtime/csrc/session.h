@@ -71,6 +71,8 @@ class Session {
   };
 
   Lane& lane(Place& place);
+
+  const std::string range_; // the name of a run in profiles
   std::string profiles_text() const;
 
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
