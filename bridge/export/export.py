@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -16,10 +17,11 @@ import torch
 
 from bridge import torch_private as tp
 from bridge.export.function import Function
-from bridge.export.symbolics import Symbolics
+from bridge.export.symbolics import TYPES, Symbolics
 from bridge.export.wrong import is_wrong
 from bridge.frontend.program import Program
 from bridge.frontend.provenance import METADATA, TAG, onnx_name
+from bridge.runtime.dtypes import ONNX_NUMBERS
 
 _LOG = logging.getLogger("bridge.export")
 OPSET = 18
@@ -84,10 +86,47 @@ def export(
 def _import(proto: bytes, program: Program) -> gs.Graph:
     model = onnx.ModelProto.FromString(proto)
     _name_nodes(model.graph, program)  # first: with the attributes still there, shape inference goes wrong at Slice
+    for body in _bodies(model.graph):
+        _tell_types(body)
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA, program.provenance.to_json()
     return gs.import_onnx(model)
+
+
+def _bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _bodies(attribute.g)
+
+
+def _tell_types(graph: onnx.GraphProto) -> None:
+    """Writes what PyTorch says of the values around operators that ONNX does not know, for its shape inference.
+
+    Of what other nodes make it tells sizes only: their dtypes ONNX knows.
+    """
+    untold = {name for node in graph.node for name in node.output} - {value.name for value in graph.value_info}
+    for node in graph.node:
+        for name, dtype, dims in _take_types(node):
+            if name in untold:
+                untold.remove(name)
+                graph.value_info.append(onnx.helper.make_tensor_value_info(name, dtype, dims))
+
+
+def _take_types(node: onnx.NodeProto) -> Iterator[tuple[str, int, Sequence[int | None]]]:
+    for position, attribute in enumerate(node.attribute):
+        if attribute.name == TYPES:
+            known = json.loads(attribute.s)
+            del node.attribute[position]
+            for name, kind in zip(node.input, known["inputs"], strict=False):
+                if kind is not None:
+                    yield name, onnx.TensorProto.UNDEFINED, kind[1]
+            for name, kind in zip(node.output, known["outputs"], strict=False):
+                if kind is not None and kind[0] in ONNX_NUMBERS:
+                    yield name, ONNX_NUMBERS[kind[0]], kind[1]
+            return
 
 
 def _name_nodes(graph: onnx.GraphProto, program: Program, counts: dict[str, int] | None = None) -> None:

@@ -14,7 +14,10 @@ from bridge.frontend.facts import Facts
 from bridge.frontend.provenance import TAG
 
 _LOG = logging.getLogger("bridge.export")
+TYPES = "types"
+"""An attribute of nodes that stand for operators, as long as they are in the exporter's hands."""
 _WRITE = "aten::index_put"
+_ARITHMETIC = ("aten::add", "aten::sub", "aten::mul", "aten::div")
 _VIEWS = ("aten::slice", "aten::select")  # the exporter writes into what they are views of
 _DTYPES = dict(enumerate([
     "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "complex32", "complex64", "complex128",
@@ -37,10 +40,11 @@ class Symbolics:
         self.last: int | None = None
         self.reasons: dict[int, str] = {}
         self._writes = [identity for identity, node in nodes.items() if node.kind().rstrip("_") == _WRITE]
+        self._remade = [identity for identity, node in nodes.items() if _is_made_anew(node)]
 
     def __call__(self, symbolic: Callable[[], Any], arguments: tuple[Any, ...]) -> Any:
         node, inputs, new_nodes = arguments[2], arguments[3], arguments[6]
-        lost = self._next_write() if node.kind().rstrip("_") == _WRITE else None
+        lost = self._next_write() if node.kind().rstrip("_") == _WRITE else self._next_remade(node)
         identity = node.i(TAG) if node.hasAttribute(TAG) else lost
         if identity is not None:
             tp.remove_attributes([node], TAG)
@@ -64,6 +68,15 @@ class Symbolics:
         if identity is None or next(iter(self.nodes[identity].inputs())).node().kind() in _VIEWS:
             return None
         return identity
+
+    def _next_remade(self, node: tp.Node) -> int | None:
+        """The exporter makes arithmetic with a constant number anew, in order and on the same line, without the tag."""
+        for identity in () if node.hasAttribute(TAG) else self._remade:
+            original = self.nodes[identity]
+            if original.kind() == node.kind() and str(original.sourceRange()) == str(node.sourceRange()):
+                self._remade.remove(identity)
+                return identity
+        return None
 
     def _run(
         self,
@@ -106,13 +119,19 @@ class Symbolics:
         schema = tp.schema(original)
         assert schema is not None
         operands: list[tp.Value] = []
+        read: list[tp.Value] = []
         encoded = {
-            argument.name: self._encode(argument, value, exported, operands)
+            argument.name: self._encode(argument, value, exported, operands, read)
             for argument, value, exported in zip(schema.arguments, original.inputs(), inputs, strict=True)
         }
         namespace, _, name = schema.name.partition("::")
         kind = f"{name}.{schema.overload_name}" if schema.overload_name else name
-        attributes = {"schema_s": original.schema(), "arguments_s": json.dumps(encoded)}
+        known = {"inputs": self._known(read), "outputs": self._known(original.outputs())}
+        attributes = {
+            "schema_s": original.schema(),
+            "arguments_s": json.dumps(encoded),
+            f"{TYPES}_s": json.dumps(known),
+        }
         count = self._count(original)
         results = context.op(f"torch.{namespace}::{kind}", *operands, outputs=count, **attributes)
         if original.outputsSize() == 1 and original.output().type().kind() == "ListType":
@@ -127,7 +146,17 @@ class Symbolics:
             return int(unpacks[0].outputsSize())
         return int(node.outputsSize())
 
-    def _encode(self, argument: Any, value: tp.Value, exported: tp.Value, operands: list[tp.Value]) -> Any:
+    def _known(self, values: Iterable[tp.Value]) -> list[tuple[str, tuple[int | None, ...]] | None]:
+        """Dtypes and dimensions, which the exporter does not write."""
+        found = [(self.facts.known_kind(value), self.facts.sizes(value)) for value in values]
+        return [
+            (str(seen.dtype).removeprefix("torch."), dims) if seen is not None and dims is not None else None
+            for seen, dims in found
+        ]
+
+    def _encode(
+        self, argument: Any, value: tp.Value, exported: tp.Value, operands: list[tp.Value], read: list[tp.Value]
+    ) -> Any:
         if tp.is_constant(value):
             held = tp.constant_value(value)
             if not isinstance(held, torch.Tensor) and not _holds_tensors(held):
@@ -138,9 +167,10 @@ class Symbolics:
             parts = list(exported.node().inputs()) if exported.node().kind() == "prim::ListConstruct" else []
             originals = list(value.node().inputs())
             if len(parts) == len(originals):
-                return [self._encode(argument, o, p, operands) for o, p in zip(originals, parts, strict=True)]
+                return [self._encode(argument, o, p, operands, read) for o, p in zip(originals, parts, strict=True)]
         self._give_type(exported, value)
         operands.append(exported)
+        read.append(value)
         return {"input": len(operands) - 1}
 
     def _give_types(self, values: Sequence[Any], originals: Iterable[tp.Value]) -> None:
@@ -157,8 +187,23 @@ class Symbolics:
         tensor, sizes = self.facts.known_kind(original), self.facts.sizes(original)
         if value is None or tensor is None or sizes is None or original.type().kind() != "TensorType":
             return
-        if not tp.has_rank(value):
-            value.setType(tp.tensor_type(tensor.dtype, sizes))
+        made = tp.made_sizes(value) if tp.has_rank(value) else (None,) * len(sizes)
+        if made is None or len(made) != len(sizes):
+            return
+        known = [size if other is None else other for size, other in zip(sizes, made, strict=True)]
+        if not tp.has_rank(value) or known != list(made):
+            value.setType(tp.tensor_type(tensor.dtype, known))
+
+
+def _is_made_anew(node: tp.Node) -> bool:
+    """Whether an operand is a constant tensor without dimensions, which torch.onnx replaces by a number."""
+    if node.kind() not in _ARITHMETIC or node.inputsSize() < 2:
+        return False
+    other = list(node.inputs())[1]
+    if not tp.is_constant(other) or other.type().kind() != "TensorType":
+        return False
+    value = tp.constant_value(other)  # a number where Python's own was traced
+    return not isinstance(value, torch.Tensor) or value.dim() == 0
 
 
 def _agree(made: Sequence[int | None], sizes: Sequence[int | None]) -> bool:

@@ -130,3 +130,13 @@ class Codebook(nn.Module):
         nearest = torch.cdist(x, self.codes.weight.unsqueeze(0)).argmin(-1)
         used = nn.functional.one_hot(nearest, 5).float().mean(1)
         return self.codes(nearest), torch.exp(-(used * torch.log(used + 1e-6)).sum(-1))
+
+
+@case([(floats(4, 6), torch.tensor([0, 3, 3, 1])), (floats(3, 6), torch.tensor([2, 2, 0]))], (1, 1))
+class MeansBySegment(nn.Module):
+    """An index that is expanded: ONNX's shape inference does not see how far."""
+
+    def forward(self, x: Tensor, segment: Tensor) -> Tensor:
+        places = segment.unsqueeze(1).expand(-1, 6)
+        means = torch.zeros_like(x).scatter_reduce(0, places, torch.exp(x), "mean", include_self=False)
+        return torch.sin(means) + x
