@@ -294,3 +294,23 @@ def test_models_that_do_not_belong_together(model: Encoder, exported: onnx.Model
         compare(model, 3, IDS)
     with pytest.raises(bridge.SpecError, match="nothing to compare"):
         compare(model, model, [])
+
+
+class Numbers(torch.nn.Module):
+    """Numbers as a trace holds them: tensors without dimensions, of which the exporter makes new operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.linear(x + 1) * 2 - 3) / 4
+
+
+def test_arithmetic_with_numbers_in_a_trace() -> None:
+    x = torch.rand(2, 4)
+    module = torch.jit.trace(Numbers().eval(), x, check_trace=False)
+    report = compare(module, module, x, layers=True)
+    assert report.first_divergence is None
+    operators = ["aten::add", "aten::linear", "aten::mul", "aten::sub", "aten::div"]
+    assert [row.origin.operator for row in report.layers] == operators
