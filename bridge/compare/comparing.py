@@ -14,7 +14,7 @@ from bridge.compare import bisecting
 from bridge.compare.corners import corner_sets
 from bridge.compare.inputs import input_sets
 from bridge.compare.layers import NOISE, compare_layers
-from bridge.compare.outputs import OutputRow, Tolerance, compare_outputs, feed_of, quiet_polygraphy
+from bridge.compare.outputs import RTOL, OutputRow, Tolerance, compare_outputs, feed_of, quiet_polygraphy
 from bridge.compare.results import ComparisonReport
 from bridge.compare.runners import Contender, needs_own_process
 from bridge.compare.tracing import STAGES, comparable_of
@@ -57,7 +57,8 @@ def compare(
             reference as `bridge.compile` makes them with ``spec``; when ``compiled`` is a model of `bridge.to_onnx`, it
             is taken instead. Or the names of stages, see ``docs/comparing.md``.
         rtol: relative tolerance: for all outputs, or by output name (``""`` for the others). By default by dtype:
-            1e-3 for float32, 2e-2 for float16, 5e-2 for bfloat16, none for integers.
+            1e-3 for float32, 2e-2 for float16, 5e-2 for bfloat16, none for integers; that of the precision which
+            ``spec`` or a compiled module's own record names, where that is coarser than the outputs' dtype.
         atol: absolute tolerance, likewise; by default ``rtol`` times the root mean square of the reference's output.
             An element is right when it is within either tolerance.
         spec, settings: as for `bridge.compile`, for ``layers``.
@@ -84,7 +85,8 @@ def compare(
     right = Contender(compiled, "compiled", evaluator, None if python is None else str(python))
     if save_inputs:
         _save([feed_of(left, right, one) for one in sets], Path(save_inputs))
-    rows = [row for i, one in enumerate(sets) for row in compare_outputs(left, right, one, i, rtol, atol)]
+    coarsest = _coarsest(str(wanted.precision).removeprefix("torch."), left.precision, right.precision)
+    rows = [row for i, one in enumerate(sets) for row in compare_outputs(left, right, one, i, rtol, atol, coarsest)]
     report = ComparisonReport(left.label, right.label, rows, settings=_told(rtol, atol, layers, spec, settings))
     if layers or bisect is not None:
         worst = max(rows, key=_badness).inputs
@@ -139,6 +141,10 @@ def _told(rtol: Tolerance, atol: Tolerance, layers: object, spec: Any, settings:
     """What the comparison was told, as text; what was left at its default is left out."""
     given = {"rtol": rtol, "atol": atol, "layers": layers or None, "spec": spec, **settings}
     return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def _coarsest(*precisions: str) -> str:
+    return max(precisions, key=lambda name: RTOL.get(name, 0.0) if name != "float32" else 0.0)
 
 
 def _badness(row: OutputRow) -> float:

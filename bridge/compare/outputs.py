@@ -26,7 +26,7 @@ _POLYGRAPHY = logging.getLogger("bridge.polygraphy")
 Tolerance = float | Mapping[str, float] | None
 _MOST = 32  # outputs
 RTOL = {"float64": 1e-6, "float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
-"""Relative tolerance where none is given, by the coarser dtype of the two."""
+"""Relative tolerance where none is given, by the coarsest of the dtypes of the two and the precision computed in."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class OutputRow:
 class Compare:
     """Polygraphy's comparison with tolerances that fit each output's dtype and size, and more figures."""
 
-    def __init__(self, rtol: Tolerance, atol: Tolerance, position: int) -> None:
-        self.rtol, self.atol, self.position = rtol, atol, position
+    def __init__(self, rtol: Tolerance, atol: Tolerance, position: int, precision: str) -> None:
+        self.rtol, self.atol, self.position, self.precision = rtol, atol, position, precision
 
     def __call__(self, found: IterationResult, reference: IterationResult) -> OrderedDict[str, OutputRow]:
         expected, others = _arrays(reference), _arrays(found)
@@ -93,7 +93,7 @@ class Compare:
         if found.shape != expected.shape:
             return self._unlike(name, expected, f"its shape is {found.shape}")
         left, right = comparable(expected, found)
-        rtol = _chosen(self.rtol, name, max(_default_rtol(expected), _default_rtol(found)))
+        rtol = _chosen(self.rtol, name, max(self._default_rtol(expected), self._default_rtol(found)))
         atol = _chosen(self.atol, name, rtol * _size_of(left))
         is_right = not left.size or (_finite(left, right) and _passes(name, right, left, rtol, atol))
         reason = "" if is_right else str(wrong_elements(expected, found, rtol, atol) or "outside the tolerances")
@@ -102,14 +102,25 @@ class Compare:
         figures, dtype = figures_of(expected, found), str(expected.dtype)
         return OutputRow(self.position, name, dtype, expected.shape, figures, atol, rtol, not reason, reason)
 
+    def _default_rtol(self, array: Array) -> float:
+        if _kind(array) not in "fc":
+            return 0.0
+        return max(RTOL.get(str(array.dtype), RTOL["float32"]), RTOL.get(self.precision, 0.0))
+
     def _unlike(self, name: str, array: Array, reason: str) -> OutputRow:
         return OutputRow(self.position, name, str(array.dtype), array.shape, None, 0.0, 0.0, False, reason)
 
 
 def compare_outputs(
-    reference: Contender, compiled: Contender, inputs: InputSet, position: int, rtol: Tolerance, atol: Tolerance
+    reference: Contender,
+    compiled: Contender,
+    inputs: InputSet,
+    position: int,
+    rtol: Tolerance,
+    atol: Tolerance,
+    precision: str = "",
 ) -> list[OutputRow]:
-    """The rows of one set of inputs."""
+    """The rows of one set of inputs; ``precision`` is what may be computed in, where outputs do not tell."""
     feed = feed_of(reference, compiled, inputs)
     runners = [side.runner(inputs, list(feed)) for side in (reference, compiled)]
     with quiet_polygraphy():
@@ -119,7 +130,7 @@ def compare_outputs(
             told = f"{reference.label} and {compiled.label} do not both take set {position} of the inputs"
             raise BridgeError(told, why=str(error)) from error
         (_, (right, *_)), (_, (found, *_)) = results
-        return list(Compare(rtol, atol, position)(found, right).values())
+        return list(Compare(rtol, atol, position, precision)(found, right).values())
 
 
 def feed_of(reference: Contender, compiled: Contender, inputs: InputSet) -> dict[str, torch.Tensor]:
@@ -200,10 +211,6 @@ def _finite(*arrays: Array) -> bool:
 
 def _arrays(result: IterationResult) -> dict[str, Array]:
     return {name: as_numpy(value) for name, value in result.items()}
-
-
-def _default_rtol(array: Array) -> float:
-    return RTOL.get(str(array.dtype), 0.0 if array.dtype.kind in "iub" else 1e-3)
 
 
 def _size_of(array: Array) -> float:

@@ -27,6 +27,7 @@ from bridge.runtime.calls import engine_calls
 from bridge.runtime.files import open_module
 from bridge.runtime.module import embed_engine_in_new_module
 from bridge.runtime.plan import Plan
+from bridge.runtime.record import records_of
 from bridge.runtime.session_onnxruntime import session_options
 
 Opened = torch.nn.Module | torch.export.ExportedProgram | onnx.ModelProto
@@ -81,6 +82,12 @@ class Contender:
     def has_engines(self) -> bool:
         """Whether it is a compiled module."""
         return self.module is not None and self.bindings is None and bool(engine_calls(self.module))
+
+    @property
+    def precision(self) -> str:
+        """What a compiled module was compiled for; empty where that is not known."""
+        records = records_of(self.module) if self.module is not None else []
+        return next((record.spec["precision"] for record in records if "precision" in record.spec), "")
 
     def is_other(self, reference: Contender) -> bool:
         """Whether it is another thing than the reference, not the same object or file."""

@@ -6,7 +6,7 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from bridge.runtime.timing import Recorder
 _ORIGIN = re.compile(r"(?P<path>[\w.]+)/(?P<operator>\w+::\w+)#(?P<identity>\d+)")
 _TITLES = {**TITLES, "onnxruntime": "ONNX Runtime"}
 INTERFACES = "Inputs, outputs, profiles"
+_WARM_UP = 3  # calls: TorchScript looks at the first ones before it compiles
 _RECORD = 10**7
 """More than a module has nodes: identities of a second compiled module inside one start here."""
 
@@ -157,7 +158,7 @@ def _of_module(module: torch.nn.Module, label: str) -> Side:
             for name, kind, dtype in made[engine.digest][1].onnx_nodes
         ]
     if not side.origins:
-        side.origins = _origins_by_name(side.layers or side.nodes or ())
+        side.origins = _origins_in(_told(layer) for engine in engines for layer in engine.layers or ())
     return side
 
 
@@ -219,8 +220,13 @@ def _shape(shape: Sequence[int | str] | None) -> str:
 
 
 def _layer(engine: int, told: Mapping[str, Any], start: int) -> Layer:
-    names = _identities(f"{told['name']} {told.get('from', '')}", start)
+    names = _identities(_told(told), start)
     return Layer(engine, told["name"], told.get("type", ""), told.get("precision", ""), names)
+
+
+def _told(layer: Mapping[str, Any]) -> str:
+    """A layer's name, and the names of the ONNX nodes that it was made from, where its engine keeps them."""
+    return f"{layer['name']} {layer.get('from', '')}"
 
 
 def _identities(text: str, start: int) -> tuple[int, ...]:
@@ -253,11 +259,11 @@ def _value(value: onnx.ValueInfoProto) -> str:
     return f"{NAMES_OF_ONNX_NUMBERS.get(kind.elem_type, '?')} {_shape(dims)}"
 
 
-def _origins_by_name(layers: Sequence[Layer]) -> dict[int, OriginRecord]:
+def _origins_in(texts: Iterable[str]) -> dict[int, OriginRecord]:
     """What the names alone tell of where layers came from, for engines without a record."""
     found: dict[int, OriginRecord] = {}
-    for layer in layers:
-        for match in _ORIGIN.finditer(layer.name):
+    for text in texts:
+        for match in _ORIGIN.finditer(text):
             path = "" if match["path"] == "main" else match["path"]
             found[int(match["identity"])] = OriginRecord(match["operator"], path)
     return found
@@ -271,7 +277,8 @@ def _time(side: Side, module: torch.nn.Module, inputs: InputSet, runs: int) -> N
     args, kwargs = inputs.filled([tensor.to(device) for tensor in inputs.leaves([]).values()])
     with torch.no_grad(), evaluating(module):
         try:
-            module(*args, **kwargs)
+            for _ in range(_WARM_UP):
+                _once(module, args, kwargs)
         except (RuntimeError, TypeError) as error:
             told = told_by_torch(error).partition(" Declaration: ")[0]
             raise BridgeError(f"{side.label} does not run on these inputs", why=told) from error

@@ -131,3 +131,14 @@ def test_wrong_calls(how: dict[str, Any], told: str) -> None:
 def test_it_is_the_reference_that_is_said_not_to_run() -> None:
     with pytest.raises(bridge.BridgeError, match="reference: Returns does not run"):
         bridge.compare(SAME, SAME, (X, X))
+
+
+def test_tolerances_follow_the_precision_that_is_known() -> None:
+    """Outputs keep the module's dtype, whatever its engines compute in."""
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(4, 64), torch.nn.GELU(), torch.nn.Linear(64, 1)).eval()
+    half = bridge.compile(module, [X], backend="onnxruntime", precision=torch.float16)
+    assert [row.rtol for row in bridge.compare(module, half, X).outputs] == [2e-2]
+    assert [row.rtol for row in bridge.compare(module, half, X, rtol=1e-4).outputs] == [1e-4]
+    assert [row.rtol for row in bridge.compare(module, module, X).outputs] == [1e-3]
+    assert [row.rtol for row in bridge.compare(module, module, X, precision=torch.bfloat16).outputs] == [5e-2]

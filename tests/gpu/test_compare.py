@@ -27,11 +27,10 @@ def compared(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...], **setting
     return report
 
 
-@pytest.mark.parametrize("precision", [torch.float32, torch.float16])
-def test_resnet18_agrees(precision: torch.dtype) -> None:
+def test_resnet18_agrees() -> None:
     torchvision = pytest.importorskip("torchvision")
     torch.manual_seed(0)
-    report = compared(torchvision.models.resnet18().eval(), (torch.rand(2, 3, 64, 64),), precision=precision)
+    report = compared(torchvision.models.resnet18().eval(), (torch.rand(2, 3, 64, 64),), precision=torch.float16)
     assert report.first_divergence is None and not report.notes
     assert report.stages == ["exported", "rewritten", "engine"]
     assert sum("engine" in row.stages for row in report.layers) > 40
@@ -60,10 +59,10 @@ def test_engines_of_two_precisions(tmp_path: Path) -> None:
         for precision in (torch.float32, torch.float16)
     ]
     (tmp_path / "half.engine").write_bytes(engines[1])
-    report = bridge.compare(engines[0], tmp_path / "half.engine", {"ids": IDS})
+    report = bridge.compare(engines[0], tmp_path / "half.engine", {"ids": IDS}, rtol={"logits": 2e-2})
     assert report.passed and [row.name for row in report.outputs] == ["logits", "best"]
     assert 1e-5 < report.outputs[0].figures.relative < 1e-2
-    assert bridge.compare(model, engines[1], (IDS,), rtol=2e-2).passed
+    assert bridge.compare(model, engines[1], (IDS,), rtol={"logits": 2e-2}).passed
     apart = bridge.compare(engines[0], tmp_path / "half.engine", {"ids": IDS}, python=sys.executable)
     assert apart.outputs[0].figures == report.outputs[0].figures
 
