@@ -62,7 +62,7 @@ def run_trials(function: Function, operands: Sequence[Operand], frozen: bool, tr
         raise Refusal("too large to be checked with its sizes frozen")
     for alike in (False, True):
         try:
-            first = _attempts(function, operands, _sizes(operands, 0, frozen, alike))
+            first = _attempts(function, operands, _sizes(operands, 0, frozen, alike), trusted)
             break
         except CannotRun:
             if alike and frozen:
@@ -73,7 +73,7 @@ def run_trials(function: Function, operands: Sequence[Operand], frozen: bool, tr
         return first
     for change in (1, 2):
         try:
-            return first + _attempts(function, operands, _sizes(operands, change, frozen, alike))
+            return first + _attempts(function, operands, _sizes(operands, change, frozen, alike), trusted)
         except Refusal:
             continue
     return first if trusted and frozen else []
@@ -99,12 +99,18 @@ def _sizes(operands: Sequence[Operand], change: int, frozen: bool, alike: bool) 
     return {(i, j): chosen[name] for (i, j, _), name in zip(places, names, strict=True)}
 
 
-def _attempts(function: Function, operands: Sequence[Operand], sizes: Sizes) -> list[Trial]:
-    """A run for each kind of values that the function takes."""
+_RANGES = ((-3, 4), (0, 3), (0, 1))
+_WIDER = ((-200, 200), (-9, 10))  # exponentials overflow
+_FEW = 16
+
+
+def _attempts(function: Function, operands: Sequence[Operand], sizes: Sizes, trusted: bool) -> list[Trial]:
+    """A run for each kind of values that the function takes; more where it is not ours, or where numbers are few."""
     import torch
 
     found, problem = [], ""
-    for seed, (low, high) in enumerate([(-3, 4), (0, 3), (0, 1)]):
+    few = sum(int(np.prod([sizes[i, axis] for axis in range(len(o.dims))])) for i, o in enumerate(operands)) < _FEW
+    for seed, (low, high) in enumerate(_RANGES if trusted else _RANGES + _WIDER * (6 if few else 1)):
         torch.manual_seed(seed)
         samples = tuple(_sample(i, o, sizes, low, high) for i, o in enumerate(operands))
         try:
@@ -122,7 +128,8 @@ def _attempts(function: Function, operands: Sequence[Operand], sizes: Sizes) -> 
 
 
 def _sample(position: int, operand: Operand, sizes: Sizes, low: int, high: int) -> Any:
-    """Random values: floats normal when negative ones are wanted, otherwise in 0..1; integers from low up to high."""
+    """Random values: floats normal, of the deviation ``high`` / 4, when negative ones are wanted, otherwise in 0..1;
+    integers from ``low`` up to ``high``."""
     import torch
 
     shape = [sizes[position, axis] for axis in range(len(operand.dims))]
@@ -130,7 +137,7 @@ def _sample(position: int, operand: Operand, sizes: Sizes, low: int, high: int) 
     if dtype is torch.bool:
         return torch.randint(0, 2, shape).to(dtype)
     if dtype.is_floating_point:
-        return (torch.randn(shape) if low < 0 else torch.rand(shape)).to(dtype)
+        return (torch.randn(shape) * (high / 4) if low < 0 else torch.rand(shape)).to(dtype)
     return torch.randint(low if dtype.is_signed else 0, high, shape).to(dtype)
 
 

@@ -24,7 +24,9 @@ _ALWAYS = {
     "aten::clamp_max", "aten::clamp_min",  # a tensor as the bound ends the export, and infinity becomes finite
     "aten::hardshrink", "aten::softshrink",  # NaN becomes zero
     "aten::atan2",  # NaN at the origin and between infinities
-    "aten::floor_divide",  # rounds towards zero
+    "aten::floor_divide",  # rounds towards zero, and the quotient before it
+    "aten::sign", "aten::sgn",  # NaN has the sign 0
+    "aten::log_sigmoid",  # infinite where the sigmoid is rounded to zero
     "aten::embedding_bag",  # a loop of sums that ONNX Runtime cannot run
 }  # fmt: skip
 _ON_INTEGERS = {"aten::div", "aten::remainder", "aten::fmod"}  # rounds towards zero
@@ -56,15 +58,21 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
         return _orders_floats(node, facts)
     if kind == "aten::linalg_vector_norm":  # a maximum or minimum if infinite
         return not _argument_is(node, "ord", lambda order: abs(order) != math.inf)
+    if kind == "aten::logsumexp":  # of integers is made an integer
+        given = facts.known_kind(next(iter(node.inputs())))
+        return given is None or not given.dtype.is_floating_point
     if kind == "aten::cumsum":
         given = facts.known_kind(next(iter(node.inputs())))  # only int64 and floating point keep their type
         return given is None or not (given.dtype.is_floating_point or given.dtype is torch.int64)
-    if kind == "aten::div" and _gives_floats(node, facts):  # goes through int64
-        return not _argument_is(node, "rounding_mode", lambda mode: mode != "trunc")
+    if kind == "aten::div" and _gives_floats(node, facts):  # goes through int64, or rounds before it rounds down
+        return not _argument_is(node, "rounding_mode", lambda mode: mode is None)
+    if kind == "aten::remainder" and _gives_floats(node, facts):  # takes it from a rounded quotient
+        return True
     if kind in _ON_INTEGERS:
         return _integers(node, facts)
-    if kind == "aten::clamp":  # where one bound is left out, infinity becomes finite
-        return _gives_floats(node, facts) and any(v.type().kind() == "NoneType" for v in node.inputs())
+    if kind == "aten::clamp":  # where one bound is left out, infinity becomes finite; bounds are rounded for integers
+        given, left_out = facts.known_kind(next(iter(node.inputs()))), any(map(_is_none, node.inputs()))
+        return _gives_floats(node, facts) and (left_out or given is None or not given.dtype.is_floating_point)
     if kind == "aten::pow":  # of -inf, which has no root
         return _gives_floats(node, facts) and _known(
             list(node.inputs())[1], lambda power: type(power) is float and power in _ROOTS
@@ -87,10 +95,26 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
         return given is None or given.rank < 2 or target is None or target.dtype.is_floating_point
     if kind == "aten::logit":  # bounds that cross are applied in another order, and to NaN
         return not _known(list(node.inputs())[1], lambda eps: eps is None)
-    if kind == "aten::pad":  # negative ones, which crop
-        pads, mode = list(node.inputs())[1:3]
-        return not _known(mode, lambda text: text == "constant") and not _known(pads, lambda sizes: min(sizes) >= 0)
+    if kind == "aten::pad":
+        return _pads_otherwise(node, facts)
+    if kind == "aten::scatter" and len(list(node.inputs())) == 4:  # of a source larger than the index
+        index, source = (facts.sizes(value) for value in list(node.inputs())[2:])
+        return source is None or (source != () and (source != index or None in source))
     return kind in _ALWAYS
+
+
+def _is_none(value: tp.Value) -> bool:
+    return bool(value.type().kind() == "NoneType")
+
+
+def _pads_otherwise(node: tp.Node, facts: Facts) -> bool:
+    """Negative padding, which crops, of any mode but constants; padding that goes round without a batch."""
+    given, pads, mode, *_ = node.inputs()
+    if _known(mode, lambda text: text == "constant"):
+        return False
+    known = facts.known_kind(given)
+    batched = known is not None and _known(pads, lambda sizes: len(sizes) // 2 + 2 == known.rank)
+    return not _known(pads, lambda sizes: min(sizes) >= 0) or not (batched or _known(mode, lambda t: t != "circular"))
 
 
 def _orders_floats(node: tp.Node, facts: Facts) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rewrites import example, lowering, require, tensor
+from rewrites import example, lowering, tensor
 
 _EXTREMES = tensor(7, values=[math.inf, -math.inf, math.nan, 0.0, -0.0, 0.25, -2.0])
 _TURNED = tensor(7, values=[-math.inf, -math.inf, 0.0, math.nan, 1.0, -math.inf, math.inf])
@@ -28,32 +28,6 @@ def pow_(x, exponent):
     import torch
 
     return torch.sqrt(x) if exponent == 0.5 else torch.rsqrt(x)
-
-
-@lowering(
-    "aten::div",
-    examples=[
-        example(op_type="aten::div.Scalar_mode", self=_EXTREMES, other=0.5, rounding_mode="trunc"),
-        example(
-            op_type="aten::div.Tensor_mode",
-            self=tensor("n", 3, low=1e19, high=1e20),
-            other=tensor(3, low=1.0, high=2.0),
-            rounding_mode="trunc",
-        ),
-    ],
-    refuses=[
-        example(op_type="aten::div.Tensor_mode", self=(3,), other=(3,), rounding_mode="floor", because="towards zero")
-    ],
-)
-def div(a, b, *, rounding_mode=None):
-    """div(rounding_mode="trunc") -> Div Ceil Floor Where: the exporter goes through int64, which ends at 2 ** 63."""
-    import torch
-
-    a, b = torch.as_tensor(a), torch.as_tensor(b)
-    kind = torch.result_type(a, b)
-    require(kind.is_floating_point and rounding_mode == "trunc", "only a float quotient that rounds towards zero")
-    ratio = a.to(kind) / b.to(kind)
-    return torch.where(ratio < 0, torch.ceil(ratio), torch.floor(ratio))
 
 
 @lowering(

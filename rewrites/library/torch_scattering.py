@@ -241,6 +241,23 @@ def _scatter_reduce(x: Any, dim: int, index: Any, src: Any, reduce: str, include
 
 
 @lowering(
+    "aten::scatter.src",
+    examples=[
+        example(self=(3, 4), dim=1, index=tensor(2, 2, values=[[0, 3], [2, 1]], dtype="int64"), src=(3, 5)),
+        example(
+            self=("n", 4), dim=-1, index=tensor("n", 2, values=[[0, 3], [2, 1]], dtype="int64"), src=("n", 3),
+            _sizes={"n": 2},
+        ),
+    ],
+)  # fmt: skip
+def scatter(x, dim, index, src):
+    """scatter -> Slice ScatterElements: what the source has beyond the index is not read."""
+    for axis in range(index.dim()):
+        src = src.narrow(axis, 0, index.shape[axis])
+    return x.scatter(dim, index, src)
+
+
+@lowering(
     "aten::scatter.reduce",
     examples=[
         example(self=(3, 4), dim=1, index=tensor(3, 5, dtype="int64", high=4), src=(3, 5), reduce="add"),

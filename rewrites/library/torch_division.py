@@ -1,0 +1,99 @@
+"""Division that rounds, and what it leaves over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rewrites import example, lowering, require, tensor
+
+_INF = float("inf")
+_LEFT = tensor(9, values=[1.0, 0.3, -0.3, 0.7, -0.5, 5.0, 0.0, _INF, -7.0])
+_RIGHT = tensor(9, values=[0.1, 0.1, 0.1, -0.1, -_INF, 0.0, -2.0, 3.0, 2.0])
+
+
+def _floating(a: Any, b: Any) -> tuple[Any, Any]:
+    """Both in the dtype of the result, which is to be floating."""
+    import torch
+
+    kind = torch.result_type(a, b)
+    require(kind.is_floating_point, "whole numbers are divided another way")
+    return torch.as_tensor(a).to(kind), torch.as_tensor(b).to(kind)
+
+
+def _rest(a: Any, b: Any) -> tuple[Any, Any]:
+    """What is left over with the sign of `a`, and whether the divisor's sign is another."""
+    import torch
+
+    rest = torch.where(torch.isinf(b) & ~torch.isinf(a) & ~torch.isnan(a), a, torch.fmod(a, b))
+    return rest, (rest != 0) & ((b < 0) != (rest < 0))
+
+
+@lowering(
+    "aten::remainder",
+    examples=[example(self=_LEFT, other=_RIGHT), example(self=("n", 3), other=(3,)), example(self=("n",), other=-0.3)],
+    refuses=[example(self=tensor(2, dtype="int64"), other=3, because="whole numbers")],
+)
+def remainder(a, b):
+    """remainder -> Mod Add: exact, where a quotient would be rounded first; what is finite stays beside infinity."""
+    import torch
+
+    a, b = _floating(a, b)
+    rest, other_side = _rest(a, b)
+    return torch.where(other_side, rest + b, rest)
+
+
+def _floored(a: Any, b: Any) -> Any:
+    import torch
+
+    a, b = _floating(a, b)
+    rest, other_side = _rest(a, b)
+    quotient = (a - rest) / b - other_side.to(a.dtype)
+    lower = torch.floor(quotient)
+    return torch.where(b == 0, a / b, torch.where(quotient - lower > 0.5, lower + 1, lower))
+
+
+@lowering(
+    "aten::floor_divide",
+    examples=[example(self=_LEFT, other=_RIGHT), example(self=("n", 3), other=(3,)), example(self=("n",), other=-0.3)],
+    refuses=[example(self=tensor(2, dtype="int64"), other=3, because="whole numbers")],
+)
+def floor_divide(a, b):
+    """floor_divide -> Mod Div Floor: the quotient of what the exact rest leaves, as 1 // 0.1 is 9.
+
+    Source: div_floor_floating in PyTorch's c10/util/generic_math.h, after Python's float.__floordiv__.
+    """
+    return _floored(a, b)
+
+
+@lowering(
+    "aten::div",
+    examples=[
+        example(op_type="aten::div.Tensor_mode", self=_LEFT, other=_RIGHT, rounding_mode="floor"),
+        example(op_type="aten::div.Tensor_mode", self=("n", 3), other=(3,), rounding_mode="floor"),
+        example(op_type="aten::div.Scalar_mode", self=_LEFT, other=0.5, rounding_mode="trunc"),
+        example(
+            op_type="aten::div.Tensor_mode",
+            self=tensor("n", 3, low=1e19, high=1e20),
+            other=tensor(3, low=1.0, high=2.0),
+            rounding_mode="trunc",
+        ),
+    ],
+    refuses=[
+        example(
+            op_type="aten::div.Scalar_mode",
+            self=tensor(2, dtype="int64"),
+            other=3,
+            rounding_mode="floor",
+            because="whole numbers",
+        )
+    ],
+)
+def div(a, b, *, rounding_mode=None):
+    """div that rounds -> Mod Div Floor as `floor_divide`, or Div Ceil Floor Where: the exporter goes through int64."""
+    import torch
+
+    if rounding_mode == "floor":
+        return _floored(a, b)
+    a, b = _floating(a, b)
+    ratio = a / b
+    return torch.where(ratio < 0, torch.ceil(ratio), torch.floor(ratio)) if rounding_mode == "trunc" else ratio
