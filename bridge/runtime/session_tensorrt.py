@@ -27,7 +27,6 @@ from bridge.runtime.streams import shared_stream
 
 ENGINE = "engine"
 _DIGITS = 12  # of a plan's digest, in the name of its range in profiles
-_FEWEST_LAYERS = 1  # with fewer, launching a CUDA graph takes as long as launching its kernels
 
 _alive: weakref.WeakSet[TensorRTSession] = weakref.WeakSet()
 
@@ -165,10 +164,8 @@ class TensorRTSession:
         if any(device.type == "cpu" for device in self.input_devices):
             return "the values of an input decide shapes"
         host = self.trt.TensorLocation.HOST
-        if any(self.engine.get_tensor_location(binding.name) == host for binding in self.outputs):
-            return "an output is on the host"
-        layers = int(self.engine.num_layers)
-        return f"it has few layers: {layers}" if layers < _FEWEST_LAYERS else ""
+        on_host = any(self.engine.get_tensor_location(binding.name) == host for binding in self.outputs)
+        return "an output is on the host" if on_host else ""
 
     def create_context(self) -> tuple[Any, int]:
         """An execution context of TensorRT's, and the bytes for activations that it must be given; 0 if it has its own.

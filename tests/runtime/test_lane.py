@@ -280,9 +280,9 @@ def test_what_cannot_be_captured_goes_on_as_it_was(make, graphs, caplog):
     assert "not permitted" in caplog.text
 
 
-@pytest.mark.parametrize("why", ["asked not to", "misaligned", "data decide shapes", "few layers"])
+@pytest.mark.parametrize("why", ["asked not to", "misaligned", "data decide shapes", "the engine's own"])
 def test_calls_that_are_not_captured(make, graphs, why):
-    subject, _ = make(data_dependent=why == "data decide shapes", repeats=why != "few layers")
+    subject, _ = make(data_dependent=why == "data decide shapes", repeats=why != "the engine's own")
     memory = aligned()[0]
     x = memory[1:] if why == "misaligned" else memory
     kind = context.CallKind.of([x.shape], RunOptions(cuda_graphs=False if why == "asked not to" else None))

@@ -94,8 +94,8 @@ class OutputAllocator final : public nvinfer1::IOutputAllocator {
 Context::Context(Session& session)
     : session_(session),
       addresses_(session.inputs.size() + session.outputs.size(), nullptr),
-      allocators_(session.outputs.size()),
-      nothing_(empty({static_cast<int64_t>(kAlignment)}, at::kByte, session.device)) {
+      allocators_(session.outputs.size()) {
+  lasting([&] { nothing_ = empty({static_cast<int64_t>(kAlignment)}, at::kByte, session.device); });
   ErrorsHeard errors;
   context_.reset(
       session.engine().createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED));
@@ -279,7 +279,7 @@ void Context::bind_outputs(const Layout& layout, at::TensorList outputs, const s
 void Context::bind_scratch(int64_t size, void* memory) {
   if (memory == nullptr && size > 0) {
     if (!small_.defined() || small_.numel() < size) {
-      small_ = empty({size}, at::kByte, session_.device);
+      lasting([&] { small_ = empty({size}, at::kByte, session_.device); });
     }
     memory = small_.mutable_data_ptr();
   }

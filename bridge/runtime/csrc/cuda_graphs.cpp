@@ -33,9 +33,11 @@ class Aside {
 
 CapturedCall::CapturedCall(std::unique_ptr<Context> context, const CallKind& kind, at::TensorList inputs)
     : context_(std::move(context)) {
-  for (const at::Tensor& tensor : inputs) {
-    inputs_.push_back(tensor.clone());
-  }
+  lasting([&] {
+    for (const at::Tensor& tensor : inputs) {
+      inputs_.push_back(tensor.clone());
+    }
+  });
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const auto side = c10::cuda::getStreamFromPool(/*isHighPriority=*/false, stream.device_index());
   at::cuda::CUDAEvent before, after;

@@ -19,7 +19,6 @@ namespace bridge {
 namespace {
 
 constexpr size_t kDigits = 12; // of a plan's digest, in the name of its range
-constexpr int32_t kFewestLayers = 1; // with fewer, launching a CUDA graph takes as long as launching its kernels
 
 // Never destroyed: static objects that use it may outlive those that are.
 struct Registry {
@@ -153,8 +152,6 @@ Session::Session(const Plan& plan, at::Device device)
     why_not_repeated = "the values of an input decide shapes";
   } else if (std::any_of(output_devices.begin(), output_devices.end(), [](at::Device place) { return place.is_cpu(); })) {
     why_not_repeated = "an output is on the host";
-  } else if (engine_->getNbLayers() < kFewestLayers) {
-    why_not_repeated = "it has few layers: " + std::to_string(engine_->getNbLayers());
   }
   for (int32_t index = 0; index < engine_->getNbOptimizationProfiles(); ++index) {
     auto& limits = profiles_.emplace_back();

@@ -1,16 +1,20 @@
 #include "tensorrt.h"
 
 #include <c10/cuda/CUDACachingAllocator.h>
-#include <cuda_runtime_api.h>
+#include <c10/cuda/CUDAGraphsC10Utils.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <c10/util/Exception.h>
+#include <cuda_runtime_api.h>
 #include <dlfcn.h>
 
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <mutex>
 #include <optional>
 #include <set>
+#include <thread>
 
 #include "error.h"
 
@@ -72,7 +76,8 @@ class Allocator final : public nvinfer1::IGpuAllocator {
       return nullptr;
     }
     try {
-      void* memory = c10::cuda::CUDACachingAllocator::raw_alloc_with_stream(size, stream);
+      void* memory = nullptr;
+      lasting([&] { memory = c10::cuda::CUDACachingAllocator::raw_alloc_with_stream(size, stream); });
       if (ordered != nullptr && ordered->covers(stream)) {
         ordered->add(memory);
       } else {
@@ -194,6 +199,27 @@ const Library& library() {
 }
 
 } // namespace
+
+void lasting(const std::function<void()>& make) {
+  if (c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None) {
+    make();
+    return;
+  }
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  std::exception_ptr failure;
+  std::thread aside([&] {
+    try {
+      const c10::cuda::CUDAStreamGuard guard(stream);
+      make();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+  });
+  aside.join();
+  if (failure != nullptr) {
+    std::rethrow_exception(failure);
+  }
+}
 
 ErrorsHeard::ErrorsHeard() : outer_(heard) {
   heard = this;

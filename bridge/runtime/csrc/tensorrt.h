@@ -2,6 +2,7 @@
 
 #include <NvInferRuntime.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,6 +31,11 @@ void warn(const std::string& message);
 
 // Something of ours for those who look into a matter: to the sink only.
 void tell(const std::string& message);
+
+// Runs `make` in a thread of its own, with this thread's device and stream: for memory that outlives the call. This thread may
+// allocate from a pool that does not last: torch.compile's CUDA graphs warm up in one, and take it for an error when something
+// that they do not know stays in it. During a capture the graph's own pool is the place.
+void lasting(const std::function<void()>& make);
 
 // What TensorRT says of errors on this thread for as long as it lives.
 class ErrorsHeard {
