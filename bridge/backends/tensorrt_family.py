@@ -5,6 +5,7 @@ Networks are strongly typed: the ONNX graph says the precision of every layer, s
 
 from __future__ import annotations
 
+import atexit
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,12 @@ from bridge.runtime.dtypes import NAMES_OF_TENSORRT
 from bridge.runtime.plan import Binding, Plan, PlanHeader, Profile
 from bridge.runtime.session import Session, load
 from bridge.runtime.session_tensorrt import ENGINE
+
+
+# TensorRT loads its kernels with a process's first builder, which takes seconds, and lets them go with its last one:
+# one of each kind stays.
+_staying: dict[str, Any] = {}
+atexit.register(_staying.clear)
 
 
 @dataclass
@@ -113,12 +120,14 @@ class TensorRTBackend:
 
 def _builder(trt: ModuleType, name: str, errors: list[str]) -> Any:
     try:
-        return trt.Builder(logger(name))
+        builder = trt.Builder(logger(name))
     except (TypeError, RuntimeError) as error:
         why = "\n".join(errors) or str(error)
         raise BuildError(
             f"{TITLES[name]} cannot build on this machine", why=why, hint="it needs an NVIDIA GPU and its driver"
         ) from error
+    _staying.setdefault(name, builder)
+    return builder
 
 
 def _network_flags(trt: ModuleType) -> int:
