@@ -30,7 +30,6 @@ from bridge.runtime.plan import Binding, Plan, PlanHeader, Profile
 from bridge.runtime.session import Session, load
 from bridge.runtime.session_tensorrt import ENGINE
 
-
 # TensorRT loads its kernels with a process's first builder, which takes seconds, and lets them go with its last one:
 # one of each kind stays.
 _staying: dict[str, Any] = {}
