@@ -37,7 +37,7 @@ class EngineInspection:
         layers: a dict for each layer, with its name, type and origin as far as the backend tells; None where the engine
             cannot be opened here.
         why_no_layers: why there are none.
-        cuda_graphs: which calls are launched as CUDA graphs, or why none is; None where the engine cannot be opened here.
+        cuda_graphs: which calls are launched as CUDA graphs, or why none is; None where it cannot be opened here.
         device_memory: bytes that a run needs on the GPU for activations; None where the backend does not tell.
     """
 
