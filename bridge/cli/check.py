@@ -25,12 +25,12 @@ def check_module(
     bridge check model.ts --input x:1x3x224x224
     """
     import bridge
-    from bridge.cli.arguments import described, spec_inputs
-    from bridge.cli.files import argument_names, load_module
+    from bridge.cli.files import load_module
 
     module = load_module(model)
-    found = described(inputs or (), minima or (), optima or (), maxima or (), dtypes or ())
-    spec = options.spec_of(spec_inputs(found, argument_names(module, method)), "float32", backend, settings)
+    shapes = (inputs, minima, optima, maxima, dtypes)
+    spec = options.described_spec(module, shapes, "float32", backend, settings, method=method)
+    options.needs_inputs(module, spec, method)
     report = bridge.check_method_op_support(module, method, spec)
     typer.echo(str(report))
     if not report.supported:

@@ -36,17 +36,16 @@ def compile_module(
     import torch
 
     import bridge
-    from bridge.cli.arguments import described, spec_inputs
-    from bridge.cli.files import argument_names, load_module, size_of
+    from bridge.cli.files import load_module, size_of
     from bridge.logging import quiet_exporter
     from bridge.report import amount, seconds
-    from bridge.report.writing import refuse_unwritable, replacing
+    from bridge.report.writing import replacing
 
     module = load_module(model)
-    found = described(inputs or (), minima or (), optima or (), maxima or (), dtypes or ())
-    spec = options.spec_of(spec_inputs(found, argument_names(module)), precision, backend, settings)
-    target = output or model.with_name(f"{model.stem}_trt.ts")
-    refuse_unwritable(target)
+    shapes = (inputs, minima, optima, maxima, dtypes)
+    spec = options.described_spec(module, shapes, precision, backend, settings)
+    options.needs_inputs(module, spec)
+    target = options.target_beside(model, output, model.with_name(f"{model.stem}_trt.ts"))
     start = time.perf_counter()
     with options.progress_bar() as spec.progress:
         compiled = bridge.compile(module, spec)

@@ -62,7 +62,8 @@ def debug_module(
     if debugger.first_difference is not None:
         typer.echo(f"the first difference: {str(debugger.first_difference).strip()}")
         raise typer.Exit(FAILED)
-    typer.echo(f"{len(debugger.history)} steps" + ("" if beside == "none" else ", no difference"))
+    count = len(debugger.history)
+    typer.echo(f"{count} step{'s' * (count != 1)}" + ("" if beside == "none" else ", no difference"))
 
 
 def _named(module: object, args: tuple[object, ...]) -> dict[str, object]:

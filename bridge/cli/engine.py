@@ -33,16 +33,15 @@ def build_engine(
     bridge engine model.ts --input x:1x3x224x224 -o model.engine
     """
     import bridge
-    from bridge.cli.arguments import described, spec_inputs
-    from bridge.cli.files import argument_names, load_module
+    from bridge.cli.files import load_module
     from bridge.report import amount
-    from bridge.report.writing import refuse_unwritable, replacing
+    from bridge.report.writing import replacing
 
     module = load_module(model)
-    found = described(inputs or (), minima or (), optima or (), maxima or (), dtypes or ())
-    spec = options.spec_of(spec_inputs(found, argument_names(module, method)), precision, backend, settings)
-    target = output or model.with_suffix(".engine")
-    refuse_unwritable(target)
+    shapes = (inputs, minima, optima, maxima, dtypes)
+    spec = options.described_spec(module, shapes, precision, backend, settings, method=method)
+    options.needs_inputs(module, spec, method)
+    target = options.target_beside(model, output, model.with_suffix(".engine"))
     with options.progress_bar() as spec.progress:
         engine = bridge.convert_method_to_trt_engine(module, method, spec)
     with replacing(target, len(engine)) as partial:

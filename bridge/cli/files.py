@@ -22,12 +22,29 @@ def load_module(path: Path) -> Any:
 
 
 def argument_names(module: Any, method: str = "forward") -> list[str]:
-    """The names of a module's arguments, without self."""
+    """The names of a module's arguments, without self.
+
+    Raises:
+        SpecError: it has no such method.
+    """
     import torch
+
+    from bridge import torch_private
+    from bridge.errors import SpecError
 
     if isinstance(module, torch.export.ExportedProgram):
         return [str(name) for name in module.graph_signature.user_inputs]
+    known = torch_private.method_names(module)
+    if method not in known:
+        raise SpecError(f"the module has no method {method!r}", hint=f"its methods: {', '.join(known) or 'none'}")
     return [argument.name for argument in getattr(module, method).schema.arguments[1:]]
+
+
+def has_required(module: Any, method: str = "forward") -> bool:
+    """Whether a method has arguments without a default."""
+    if not hasattr(module, method):  # an exported program
+        return bool(argument_names(module, method))
+    return any(not argument.has_default_value() for argument in getattr(module, method).schema.arguments[1:])
 
 
 def size_of(module: Any) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,6 +78,63 @@ def writable(path: Path | None) -> Path | None:
     return path
 
 
+def described_spec(
+    module: Any,
+    shapes: Sequence[list[str] | None],
+    precision: str,
+    backend: str,
+    settings: list[str] | None,
+    *,
+    method: str = "forward",
+) -> CompileSpec:
+    """The CompileSpec of a method that the options come to.
+
+    Args:
+        shapes: what --input, --min, --opt, --max and --dtype say.
+
+    Raises:
+        SpecError: an option cannot be meant, or inputs are missing.
+    """
+    from bridge.cli.arguments import described, spec_inputs
+    from bridge.cli.files import argument_names
+
+    names = argument_names(module, method)
+    found = described(*(texts or () for texts in shapes))
+    return spec_of(spec_inputs(found, names), precision, backend, settings)
+
+
+def needs_inputs(module: Any, spec: CompileSpec, method: str = "forward") -> None:
+    """Refuses a spec without inputs for a method that has arguments.
+
+    Raises:
+        SpecError: there are none.
+    """
+    from bridge.cli.files import argument_names, has_required
+    from bridge.errors import SpecError
+
+    names = argument_names(module, method)
+    if has_required(module, method) and spec.inputs is None and not spec.kwarg_inputs:
+        told = f"no inputs are given; {method}({', '.join(names)}) needs their shapes"
+        raise SpecError(told, hint="--input NAME:SHAPE[:DTYPE] once per argument")
+
+
+def target_beside(model: Path, output: Path | None, default: Path) -> Path:
+    """Where a command's result goes; found out before any work is done.
+
+    Raises:
+        SpecError: it would take the place of the model.
+        BridgeError: it cannot be written.
+    """
+    from bridge.errors import SpecError
+    from bridge.report.writing import refuse_unwritable
+
+    target = output or default
+    if target.exists() and model.exists() and target.samefile(model):
+        raise SpecError(f"--output {target}: that is the module itself", hint="give another name")
+    refuse_unwritable(target)
+    return target
+
+
 def spec_of(described: dict[str, Any], precision: str, backend: str, settings: list[str] | None) -> CompileSpec:
     """The CompileSpec that the options come to."""
     from bridge.errors import SpecError
@@ -99,15 +157,25 @@ def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise SpecError(f"--set {text}: no value", hint="write FIELD=VALUE, such as --set optimization_level=5")
-    return name.strip().replace("-", "_"), _value(value.strip())
+    field = name.strip().replace("-", "_")
+    return field, _words(value) if _holds_several(field) or value.strip().startswith("[") else _value(value.strip())
+
+
+def _holds_several(field: str) -> bool:
+    from bridge.spec import CompileSpec
+
+    return any(one.name == field and isinstance(one.default, tuple) for one in dataclasses.fields(CompileSpec))
+
+
+def _words(text: str) -> list[str]:
+    """``[several, words]``, with or without the brackets."""
+    return [word.strip() for word in text.strip().removeprefix("[").removesuffix("]").split(",") if word.strip()]
 
 
 def _value(text: str) -> Any:
-    """true and false, whole numbers, [lists, of, words], else the text."""
+    """true and false, whole numbers, else the text."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    if text.startswith("[") and text.endswith("]"):
-        return [word.strip() for word in text[1:-1].split(",") if word.strip()]
     return int(text) if text.lstrip("-").isdigit() else text
 
 

@@ -43,19 +43,18 @@ def write_report(
     bridge report model.ts --load inputs.pt --compiled model_trt.ts
     """
     import bridge
-    from bridge.cli.arguments import described, spec_inputs
     from bridge.cli.files import argument_names, load_module
 
     module = load_module(model)
-    found = described(inputs or (), minima or (), optima or (), maxima or (), dtypes or ())
-    spec = options.spec_of(spec_inputs(found, argument_names(module)), precision, backend, settings)
+    shapes = (inputs, minima, optima, maxima, dtypes)
+    spec = options.described_spec(module, shapes, precision, backend, settings)
     given: Any = load
-    if given is None and (compiled is not None or build) and found:
+    if given is None and (compiled is not None or build) and any(shapes):
         args, kwargs = spec.example_inputs(seed=seed)
         given = {**dict(zip(argument_names(module), args, strict=False)), **kwargs}
     bundle = bridge.report_bundle(
         module,
-        output or model.with_name(f"{model.stem}_report.zip"),
+        options.target_beside(model, output, model.with_name(f"{model.stem}_report.zip")),
         spec,
         compiled=load_module(compiled) if compiled else None,
         build=build,

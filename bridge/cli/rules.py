@@ -121,12 +121,11 @@ def explain_model(
     target: Annotated[str, typer.Option(help='As "tensorrt==10.6".')] = "tensorrt",
 ) -> None:
     """Says, per node that the target refuses, which rules came close and why they refused."""
-    import onnx
-
+    from bridge.compare.runners import onnx_model
     from bridge.frontend.provenance import METADATA, Provenance
     from rewrites.explaining import explain
 
-    loaded = onnx.load(str(model))
+    loaded = onnx_model(model)
     tables = [Provenance.from_json(p.value) for p in loaded.metadata_props if p.key == METADATA]
     explanations, report = explain(loaded, target=target)
     typer.echo(report.line())

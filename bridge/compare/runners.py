@@ -271,13 +271,25 @@ def _from_file(path: Path) -> Opened:
     if not path.is_file():
         raise BridgeError(f"there is no file {path}")
     if path.suffix == ".onnx":
-        try:
-            return onnx.load(path)
-        except Exception as error:  # protobuf's own errors among them
-            raise BridgeError(f"{path} is no ONNX model", why=str(error)) from error
+        return onnx_model(path)
     if path.suffix in _ENGINES:
         return _engine(path.read_bytes())
     return open_module(path)
+
+
+def onnx_model(path: Path) -> onnx.ModelProto:
+    """The ONNX model in a file, with its weights.
+
+    Raises:
+        BridgeError: it holds none.
+    """
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # protobuf's own errors among them
+        raise BridgeError(f"{path} is no ONNX model", why=str(error)) from error
+    if not model.HasField("graph"):
+        raise BridgeError(f"{path} is no ONNX model", why="it has no graph")
+    return model
 
 
 def _engine(content: bytes) -> torch.nn.Module:

@@ -112,6 +112,11 @@ WORDS = [
     (("debug", "model.ts", *INPUTS, "--break", "aten::conv2d"), 2, "nothing runs at 'aten::conv2d'"),
     (("report", "model.ts", *INPUTS, "--keep-inputs"), 2, "keep_inputs: there are none"),
     (("rules", "show", "nothing"), 2, "no rule"),
+    (("rules", "explain", "text.onnx"), 1, "is no ONNX model"),
+    (("check", "model.ts"), 2, "no inputs are given; forward(x, scale) needs their shapes -> --input NAME:SHAPE"),
+    (("check", "model.ts", *INPUTS, "--method", "encode"), 2, "no method 'encode' -> its methods: forward"),
+    (("compile", "model.ts", *INPUTS, "-o", "model.ts"), 2, "that is the module itself"),
+    (("compile", "model.ts", *INPUTS, "--set", "disabled_rules=a/b,c/d"), 2, "no rule is named 'a/b'"),
 ]
 
 
