@@ -7,6 +7,7 @@ Writing into a list or dict (``append``) is kept apart from writing into the ten
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from bridge import torch_private as tp
 
@@ -143,13 +144,35 @@ class Memory:
             sets.setdefault("*" if "*" in str(name) else str(name), []).append(value)
 
     def _construct(self, node: tp.Node, inputs: list[tp.Value], outputs: list[tp.Value]) -> None:
-        """Containers share the memory of what is in them; a call not understood shares and writes everything."""
+        """Containers share the memory of what is in them; a call not understood shares and writes everything.
+
+        One that holds the graph's results, or is the argument of operators that make new tensors, joins nothing:
+        nothing is read out of it.
+        """
+        if _is_passed_on(node):
+            return
         understood = node.kind().startswith("prim::") and node.kind() not in ("prim::CallMethod", "prim::CallFunction")
         values = [v for v in (*inputs, *outputs) if _holds_memory(v)]
         for value in values[1:]:
             self._join(values[0], value)
         if not understood:
             self._tensor_writes += [self._key(v) for v in values]
+
+
+def _is_passed_on(node: tp.Node) -> bool:
+    """Whether a node makes a container that leaves the graph, by itself or in another, or that operators only read."""
+    if node.kind() not in ("prim::TupleConstruct", "prim::ListConstruct", "prim::DictConstruct"):
+        return False
+    return all(map(_lets_go, node.output().uses()))
+
+
+def _lets_go(use: Any) -> bool:
+    if use.user.kind() == "prim::Return":
+        return use.user.owningBlock().owningNode() is None
+    schema = tp.schema(use.user)
+    if schema is not None and use.offset < len(schema.arguments):
+        return schema.arguments[use.offset].alias_info is None
+    return _is_passed_on(use.user)
 
 
 def _is_container(value: tp.Value) -> bool:

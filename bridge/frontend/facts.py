@@ -144,9 +144,11 @@ def reason(
     reasoner.run()
     yield facts
     if any(fact.shape is not Varies.NEVER for fact in facts.varies.values()):
-        facts.symbols = propagated(graph, facts)
-        facts.dims.update({name: dims_of(symbols) for name, symbols in facts.symbols.items()})
-        reasoner.run()
+        loops = any(node.kind() == "prim::Loop" for node in tp.walk(graph))
+        for _ in range(1 + loops):  # what a loop begins with is known before what it makes of it
+            facts.symbols = propagated(graph, facts)
+            facts.dims.update({name: dims_of(symbols) for name, symbols in facts.symbols.items()})
+            reasoner.run()
         yield facts
 
 

@@ -85,7 +85,7 @@ def prepare(
     Raises:
         SpecError: the module holds active dropout, or does not run on the example.
     """
-    working = tp.clone(module)
+    working = tp.twin(module)
     if any(getattr(child, "training", False) for child in working.modules()):  # frozen modules have no mode
         _LOG.warning("the module is in training mode: compiled as after .eval()")
         working.eval()
@@ -122,6 +122,7 @@ def prepare(
                 break
         if not changed:
             break
+        tp.unroll_constant_loops(graph)  # such as those over a dimension that never varies
         tp.simplify(graph)
     _spread_constants(graph, facts)
     _retag(frozen, graph, table)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from bridge import torch_private as tp
+from bridge.frontend import carried
 
 
 def lower(graph: tp.Graph) -> None:
     """Makes parts of tuples and single dimensions visible where they are used.
 
-    TupleUnpack(TupleConstruct) and TupleIndex(TupleConstruct) become the parts; ListUnpack(size) and getitem(size)
+    Branches and loops pass the parts of tuples, not tuples. TupleUnpack(TupleConstruct) and
+    TupleIndex(TupleConstruct) become the parts; ListUnpack(size) and getitem(size)
     become size of one dimension; comparing the shape of one tensor with itself is decided.
     """
+    carried.take_apart(graph)
     for node in list(tp.walk(graph)):
         lowering = _LOWERINGS.get(node.kind())
         if lowering is not None:

@@ -63,9 +63,20 @@ class Roles:
         self.turns: set[str] = set()  # counters of loops that may go into engines
         self._roles: dict[int, Role] = {}
         self._tensors: dict[str, str | None] = {}
-        for node in tp.walk(program.graph):
+        self._left: dict[int, str] = {}
+        self._decide_all()
+
+    def _decide_all(self) -> None:
+        for node in tp.walk(self.program.graph):
             self._roles[node.i(TAG)] = self._decide(node)
         self._settle_lists()
+
+    def leave(self, refused: Mapping[int, str]) -> None:
+        """Decides all anew, with further nodes, by identity, that stay in PyTorch, and why."""
+        self._left |= refused
+        self._roles.clear()
+        self.reasons.clear()
+        self._decide_all()
 
     def of(self, node: tp.Node) -> Role:
         return self._roles[node.i(TAG)]
@@ -171,8 +182,9 @@ class Roles:
         """Why the user or the target wants a node in PyTorch."""
         identity, kind = node.i(TAG), node.kind()
         origin = self.program.provenance[identity]
-        if identity in self.policy.refused:
-            return self.policy.refused[identity]
+        refused = self.policy.refused.get(identity) or self._left.get(identity)
+        if refused is not None:
+            return refused
         if kind.rstrip("_") in self.policy.executed_ops or kind in self.policy.executed_ops:
             return "torch_executed_ops names it"
         if any(_within(origin.module_path, origin.module_type, name) for name in self.policy.executed_modules):

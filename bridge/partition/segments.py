@@ -64,7 +64,9 @@ class Cut:
 def cut(graph: tp.Graph, roles: Roles, memory: Memory) -> list[Cut]:
     """A schedule for every block of ``graph`` that holds a segment; what is not worth an engine is left to PyTorch."""
     absorb(roles)
-    keep_aliases(graph, roles, memory)
+    while left := keep_aliases(graph, roles, memory):
+        roles.leave(left)
+        absorb(roles)
     while True:
         cuts = [_Scheduler(block, roles, memory).run() for block in _blocks_outside(graph, roles)]
         segments = [segment for schedule in cuts for segment in schedule.segments]
@@ -99,14 +101,20 @@ def _leave_cheap(segments: list[Segment], roles: Roles) -> bool:
     return found
 
 
-def keep_aliases(graph: tp.Graph, roles: Roles, memory: Memory) -> None:
-    """Leaves views to PyTorch where the caller could see the result share memory with an input or another result."""
+def keep_aliases(graph: tp.Graph, roles: Roles, memory: Memory) -> dict[int, str]:
+    """Leaves views to PyTorch where the caller could see the result share memory with an input or another result.
+
+    Returns:
+        Branches and loops that must be left to it for that reason, and then all in them be decided anew.
+    """
+    left: dict[int, str] = {}
     inputs = [value for value in graph.inputs() if value.type().kind() == "TensorType"]
     results = [value for value in _returned(graph) if value.type().kind() == "TensorType"]
     for position, result in enumerate(results):
         others = [*inputs, *(r for r in results[:position] if r.debugName() != result.debugName())]
         if any(memory.shared(result, other) for other in others):
-            _leave_views(result, roles)
+            left |= _leave_views(result, roles)
+    return left
 
 
 def _returned(graph: tp.Graph) -> Iterator[tp.Value]:
@@ -118,19 +126,16 @@ def _returned(graph: tp.Graph) -> Iterator[tp.Value]:
             pending += list(value.node().inputs())
 
 
-def _leave_views(value: tp.Value, roles: Roles) -> None:
+def _leave_views(value: tp.Value, roles: Roles) -> dict[int, str]:
     while True:
         node = value.node()
         parts = node.kind() == "prim::ListUnpack" and _is_view(node.input().node())  # of split, unbind
         if not node.hasAttribute(TAG) or roles.of(node) is not Role.ENGINE:
-            return
+            return {}
         if node.kind() in CONTROL:
-            roles.stay(node, "a result of one of its branches shares memory with an input or another result")
-            return
-        if not (parts or _is_view(node)):
-            return
-        if _converts(node, roles):
-            return
+            return {node.i(TAG): "a result of one of its branches shares memory with an input or another result"}
+        if not (parts or _is_view(node)) or _converts(node, roles):
+            return {}
         roles.stay(node, "its result shares memory with an input or another result")
         value = next(iter(node.inputs()))
 
