@@ -24,7 +24,7 @@ from bridge.frontend.provenance import TAG, identity_of
 from bridge.leaves import input_leaves, result_names
 from bridge.logging import show_graph
 from bridge.partition.segments import Segment
-from bridge.precision import CONTROL_FLOW, cast, final_layers, narrow_inputs, truncate
+from bridge.precision import CONTROL_FLOW, cast, final_layers, narrow_inputs, truncate, widen_heads
 from bridge.runtime.dtypes import name_of
 from bridge.runtime.signature import InputSignature, OutputSignature, Range, Signature
 from bridge.spec import CompileSpec, Leaf
@@ -32,6 +32,7 @@ from bridge.spec import CompileSpec, Leaf
 _LOG = logging.getLogger("bridge.translate")
 _NO_WAY = "torch.onnx does not translate it and no rule lowers it"
 _HALVES = (torch.float16, torch.bfloat16)
+_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 
 
 @dataclass
@@ -206,6 +207,8 @@ class Translator:
             _LOG.info("%s", report)
             named = zip(function.inputs, self._input_names(function), strict=True)
             narrow_inputs(graph, {name: dtype for value, name in named if (dtype := self.taken(value)) in _HALVES})
+        if heads := widen_heads(graph):
+            _LOG.info("%s in float32 between half-precision tensors", ", ".join(heads))
 
     def taken(self, value: tp.Value) -> torch.dtype:
         """The dtype in which an engine takes a segment's input: the spec's where that is the only difference."""
@@ -335,11 +338,15 @@ def signature_of(
 
 
 def _run_options(spec: CompileSpec, graph: gs.Graph) -> dict[str, Any]:
-    """How the engine runs; of itself nothing is captured that may work on the host, which a CUDA graph leaves out."""
+    """How the engine runs. Of itself nothing is captured that may do at a call what a graph leaves out or repeats."""
     if spec.cuda_graphs is not None:
         return {"cuda_graphs": spec.cuda_graphs}
-    works_on_host = any(node.op in CONTROL_FLOW or node.domain not in (None, "", "ai.onnx") for node in graph.nodes)
-    return {"cuda_graphs": False} if works_on_host else {}
+    return {"cuda_graphs": False} if any(map(_is_new_at_every_call, graph.nodes)) else {}
+
+
+def _is_new_at_every_call(node: gs.Node) -> bool:
+    """Branches and loops are decided on the host, random numbers counted there; of a plugin nothing is known."""
+    return node.op in CONTROL_FLOW or node.op in _RANDOM or node.domain not in (None, "", "ai.onnx")
 
 
 def _output_dims(sizes: Sequence[int | None], shape: Any, symbols: Mapping[str, str]) -> tuple[int | str, ...]:

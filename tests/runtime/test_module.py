@@ -197,3 +197,23 @@ def test_plans_can_live_in_files(linear, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(BridgeError, match="could not be written"):
         configure(module, plan_folder=tmp_path / "file")
+
+
+class Branches(torch.nn.Module):
+    def forward(self, x):
+        y = x * 2 if bool(x.sum() > 0) else x - 1
+        return y + 1
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "options"),
+    [
+        (torch.nn.Linear(4, 4), None, {}),
+        (Branches(), None, {"cuda_graphs": False}),  # decided on the host, at every call
+        (torch.nn.Linear(4, 4), True, {"cuda_graphs": True}),
+        (torch.nn.Linear(4, 4), False, {"cuda_graphs": False}),
+    ],
+)
+def test_which_engines_are_captured_of_themselves(model, asked, options):
+    compiled = bridge.compile(torch.jit.script(model.eval()), [(2, 4)], backend="onnxruntime", cuda_graphs=asked)
+    assert [call.signature.options for call in engine_calls(compiled)] == [options]
