@@ -3,7 +3,18 @@
 from bridge.precision.casting import CastReport, Kept, cast
 from bridge.precision.double import truncate
 from bridge.precision.edges import narrow_inputs
+from bridge.precision.heads import widen_heads
 from bridge.precision.policy import Predicate, final_layers
 from bridge.precision.types import CONTROL_FLOW
 
-__all__ = ["CONTROL_FLOW", "CastReport", "Kept", "Predicate", "cast", "final_layers", "narrow_inputs", "truncate"]
+__all__ = [
+    "CONTROL_FLOW",
+    "CastReport",
+    "Kept",
+    "Predicate",
+    "cast",
+    "final_layers",
+    "narrow_inputs",
+    "truncate",
+    "widen_heads",
+]
