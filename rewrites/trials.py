@@ -102,6 +102,7 @@ def _sizes(operands: Sequence[Operand], change: int, frozen: bool, alike: bool) 
 _RANGES = ((-3, 4), (0, 3), (0, 1))
 _WIDER = ((-200, 200), (-9, 10))  # exponentials overflow
 _FEW = 16
+_WIDE = 64
 
 
 def _attempts(function: Function, operands: Sequence[Operand], sizes: Sizes, trusted: bool) -> list[Trial]:
@@ -129,7 +130,8 @@ def _attempts(function: Function, operands: Sequence[Operand], sizes: Sizes, tru
 
 def _sample(position: int, operand: Operand, sizes: Sizes, low: int, high: int) -> Any:
     """Random values: floats normal, of the deviation ``high`` / 4, when negative ones are wanted, otherwise in 0..1;
-    integers from ``low`` up to ``high``."""
+    integers from ``low`` up to ``high``. Wide matrices are scaled as weights are, that sums over them stay small.
+    """
     import torch
 
     shape = [sizes[position, axis] for axis in range(len(operand.dims))]
@@ -137,7 +139,9 @@ def _sample(position: int, operand: Operand, sizes: Sizes, low: int, high: int) 
     if dtype is torch.bool:
         return torch.randint(0, 2, shape).to(dtype)
     if dtype.is_floating_point:
-        return (torch.randn(shape) * (high / 4) if low < 0 else torch.rand(shape)).to(dtype)
+        made = torch.randn(shape) * (high / 4) if low < 0 else torch.rand(shape)
+        wide = len(shape) == 2 and shape[1] >= _WIDE
+        return (made / shape[1] ** 0.5 if wide else made).to(dtype)
     return torch.randint(low if dtype.is_signed else 0, high, shape).to(dtype)
 
 

@@ -141,6 +141,7 @@ _MHA = {
     "proj_weight": (8, 8),
     "proj_bias": (8,),
 }
+_WEIGHTS = ("qkv_weight", "qkv_bias", "proj_weight", "proj_bias")
 _SAME = {"query": ("b", "l", 8), "key": ("b", "l", 8), "value": ("b", "l", 8)}
 
 
@@ -151,6 +152,7 @@ _SAME = {"query": ("b", "l", 8), "key": ("b", "l", 8), "value": ("b", "l", 8)}
         example(**_SAME, **_MHA, mask=tensor("b", "l", dtype="bool"), mask_type=1, average_attn_weights=False),
         example(**_SAME, **_MHA, mask=tensor("l", "l", dtype="bool"), mask_type=0),
     ],
+    static={"query": [-1], "key": [-1], "value": [-1], **dict.fromkeys(_WEIGHTS)},
 )
 def native_multi_head_attention(
     query, key, value, embed_dim, num_head, qkv_weight, qkv_bias, proj_weight, proj_bias,
@@ -186,6 +188,7 @@ _LAYER = {
             **_LAYER,
         ),
     ],
+    static={"src": [-1], **{name: None for name in _LAYER if "weight" in name or "bias" in name}},
 )
 def transformer_encoder_layer(
     src, embed_dim, num_heads, qkv_weight, qkv_bias, proj_weight, proj_bias, use_gelu, norm_first, eps,
