@@ -74,3 +74,25 @@ def test_half_attention_keeps_its_type_and_can_be_fused() -> None:
     names = [node.op_type for node in model.graph.node]
     assert Counter(names) == {"Mul": 1, "Transpose": 1, "MatMul": 2, "Where": 1, "Softmax": 1}
     assert model.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+
+
+class SelfAttention(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = torch.nn.MultiheadAttention(192, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_fast_path_of_wide_layers_is_one_engine(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    module, x = SelfAttention().eval().to(dtype), torch.randn(2, 40, 192).to(dtype)
+    with torch.no_grad():
+        traced = torch.jit.trace(module, x, check_trace=False)
+        compiled = bridge.compile(traced, [x], backend="onnxruntime", require_full_compilation=True)
+        found, expected = compiled(x), module(x)
+    assert any(node.kind() == "aten::_native_multi_head_attention" for node in traced.inlined_graph.nodes())
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 if dtype == torch.float32 else 2e-3)
