@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -26,44 +26,20 @@ def why_not_captured(context: Context) -> str | None:
 
 @contextmanager
 def capture(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream) -> Iterator[None]:
-    """Captures what this thread enqueues on the stream; other threads may go on working."""
+    """Captures what this thread enqueues on the stream; other threads may go on working.
+
+    After a capture that fails, PyTorch's generator of random numbers believes itself in it still (seen with 2.11:
+    "Offset increment outside graph capture"). One that succeeds takes it out again.
+    """
     try:
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             yield
     except BaseException:
-        _tidy(stream)
+        with suppress(RuntimeError), torch.cuda.stream(stream):
+            value = torch.zeros(1, device=stream.device)
+            with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream, capture_error_mode="thread_local"):
+                value.add_(1)
         raise
-
-
-def capture_at_once(enqueue: Callable[[int], None], device: torch.device) -> torch.cuda.CUDAGraph:
-    """A graph of what the function enqueues on the stream that it is given; nothing is waited for.
-
-    Raises:
-        RuntimeError: it cannot be captured.
-    """
-    graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream(device, priority=-1)  # seldom another's
-    try:
-        with torch.cuda.stream(aside):
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                enqueue(aside.cuda_stream)
-            finally:
-                graph.capture_end()
-    except RuntimeError:
-        _tidy(aside)
-        raise
-    return graph
-
-
-def _tidy(stream: torch.cuda.Stream) -> None:
-    """Takes PyTorch's generator of random numbers out of a capture that failed, by one that succeeds.
-
-    Else it believes itself in it still (seen with 2.11: "Offset increment outside graph capture").
-    """
-    with suppress(RuntimeError), torch.cuda.stream(stream):
-        value = torch.zeros(1, device=stream.device)
-        with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream, capture_error_mode="thread_local"):
-            value.add_(1)
 
 
 class CapturedCall:

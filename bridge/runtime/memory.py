@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -37,6 +39,22 @@ def lasting(device: torch.device, stream: Any, make: Callable[[], Made]) -> Made
         return thread.submit(run).result()
 
 
+_thread = threading.local()
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """While it is entered, TensorRT gets no memory on this thread.
+
+    What it gave back after a capture would be another's when the graph is launched.
+    """
+    _thread.refuses = True
+    try:
+        yield
+    finally:
+        _thread.refuses = False
+
+
 def gpu_allocator(trt: ModuleType, device: torch.device) -> Any:
     """Gives TensorRT device memory of PyTorch's, so that one pool serves both and its figures include engines."""
 
@@ -48,6 +66,8 @@ def gpu_allocator(trt: ModuleType, device: torch.device) -> Any:
             return self.allocate_async(size, alignment, flags, 0)
 
         def allocate_async(self, size: int, alignment: int, flags: int, stream: int) -> int:
+            if getattr(_thread, "refuses", False):
+                return 0
             try:  # PyTorch aligns to 512 bytes; TensorRT never asks for more
                 own = torch.cuda.default_stream(device)
                 return int(lasting(device, own, lambda: torch.cuda.caching_allocator_alloc(size, device, stream)))

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bridge import torch_private as tp
-from bridge.runtime.cuda_graphs import capture_at_once
-from bridge.runtime.memory import ALIGNMENT
+from bridge.runtime.cudart import Graph
+from bridge.runtime.memory import ALIGNMENT, refused
 
 if TYPE_CHECKING:
     from bridge.runtime.context import CallKind, Context, Form, Key
@@ -40,7 +40,7 @@ _Place = tuple[Any, ...]
 class _Replay:
     """A graph, the context that belongs to it, and which call launched it last."""
 
-    graph: torch.cuda.CUDAGraph
+    graph: Graph
     context: Context
     last: int
 
@@ -54,6 +54,7 @@ class Repeats:
 
     def __init__(self, street: SharedStream, errors: Callable[[], AbstractContextManager[Any]]) -> None:
         self._street, self._errors = street, errors
+        self._stream = int(street.stream.cuda_stream)
         self._empty = tp.empty_cuda if street.device.type == "cuda" else tp.empty_cpu
         self._forms: dict[CallKind, list[Form] | None] = {}
         self._graphs: dict[_Place, _Replay] = {}
@@ -78,7 +79,7 @@ class Repeats:
         replay = self._graphs.get(key)
         if replay is not None:
             replay.last = self._calls
-            replay.graph.replay()
+            replay.graph.launch(self._stream)
             return outputs
         context = lane.ready(inputs, kind)
         context.run(self._street, outputs)
@@ -104,8 +105,8 @@ class Repeats:
         if not self._has_room():
             return
         try:
-            with self._errors():
-                graph = capture_at_once(context.repeat, self._street.device)
+            with self._errors(), refused():
+                graph = Graph(context.repeat)
         except RuntimeError as error:
             self._works = False
             log.debug("an engine's calls are not captured: %s", error)

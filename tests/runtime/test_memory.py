@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bridge import torch_private
-from bridge.runtime.memory import gpu_allocator, lasting, output_allocator
+from bridge.runtime.memory import gpu_allocator, lasting, output_allocator, refused
 
 GPU = torch.device("cuda", 0)
 
@@ -71,6 +71,10 @@ def test_tensorrt_allocates_from_pytorch(cuda, caplog):
     cuda.full = True
     assert allocator.allocate(5, 256, 0) == 0
     assert "TensorRT asked for 5 bytes of cuda:0: no room" in caplog.text
+    cuda.full = False
+    with refused():
+        assert allocator.allocate_async(4, 256, 0, 7) == 0
+    assert allocator.allocate_async(4, 256, 0, 7) == 2048
 
 
 def test_outputs_grow_and_are_the_callers():

@@ -199,7 +199,7 @@ def test_plans_can_live_in_files(linear, tmp_path):
         configure(module, plan_folder=tmp_path / "file")
 
 
-class Branches(torch.nn.Module):
+class Decides(torch.nn.Module):
     def forward(self, x):
         y = x * 2 if bool(x.sum() > 0) else x - 1
         return y + 1
@@ -209,7 +209,7 @@ class Branches(torch.nn.Module):
     ("model", "asked", "options"),
     [
         (torch.nn.Linear(4, 4), None, {}),
-        (Branches(), None, {"cuda_graphs": False}),  # decided on the host, at every call
+        (Decides(), None, {"cuda_graphs": False}),  # decided on the host, at every call
         (torch.nn.Linear(4, 4), True, {"cuda_graphs": True}),
         (torch.nn.Linear(4, 4), False, {"cuda_graphs": False}),
     ],
