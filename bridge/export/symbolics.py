@@ -18,7 +18,6 @@ TYPES = "types"
 """An attribute of nodes that stand for operators, as long as they are in the exporter's hands."""
 _WRITE = "aten::index_put"
 _ARITHMETIC = ("aten::add", "aten::sub", "aten::mul", "aten::div")
-_ARITHMETIC = ("aten::add", "aten::sub", "aten::mul", "aten::div")
 _VIEWS = ("aten::slice", "aten::select")  # the exporter writes into what they are views of
 _DTYPES = dict(enumerate([
     "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "complex32", "complex64", "complex128",
@@ -41,7 +40,6 @@ class Symbolics:
         self.last: int | None = None
         self.reasons: dict[int, str] = {}
         self._writes = [identity for identity, node in nodes.items() if node.kind().rstrip("_") == _WRITE]
-        self._remade = [identity for identity, node in nodes.items() if _is_made_anew(node)]
         self._remade = [identity for identity, node in nodes.items() if _is_made_anew(node)]
 
     def __call__(self, symbolic: Callable[[], Any], arguments: tuple[Any, ...]) -> Any:
@@ -70,15 +68,6 @@ class Symbolics:
         if identity is None or next(iter(self.nodes[identity].inputs())).node().kind() in _VIEWS:
             return None
         return identity
-
-    def _next_remade(self, node: tp.Node) -> int | None:
-        """The exporter makes arithmetic with a constant number anew, in order and on the same line, without the tag."""
-        for identity in () if node.hasAttribute(TAG) else self._remade:
-            original = self.nodes[identity]
-            if original.kind() == node.kind() and str(original.sourceRange()) == str(node.sourceRange()):
-                self._remade.remove(identity)
-                return identity
-        return None
 
     def _next_remade(self, node: tp.Node) -> int | None:
         """The exporter makes arithmetic with a constant number anew, in order and on the same line, without the tag."""
@@ -204,17 +193,6 @@ class Symbolics:
         known = [size if other is None else other for size, other in zip(sizes, made, strict=True)]
         if not tp.has_rank(value) or known != list(made):
             value.setType(tp.tensor_type(tensor.dtype, known))
-
-
-def _is_made_anew(node: tp.Node) -> bool:
-    """Whether an operand is a constant tensor without dimensions, which torch.onnx replaces by a number."""
-    if node.kind() not in _ARITHMETIC or node.inputsSize() < 2:
-        return False
-    other = list(node.inputs())[1]
-    if not tp.is_constant(other) or other.type().kind() != "TensorType":
-        return False
-    value = tp.constant_value(other)  # a number where Python's own was traced
-    return not isinstance(value, torch.Tensor) or value.dim() == 0
 
 
 def _is_made_anew(node: tp.Node) -> bool:
