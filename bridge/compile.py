@@ -166,14 +166,14 @@ def _require_full(partition: Partition, loaded: Loaded, new: dict[int, str]) -> 
 
 
 def finish(loaded: Loaded, partition: Partition, calls: dict[int, Call]) -> torch.jit.ScriptModule:
-    """Puts the engines into the graph and lets go of the weights that only they used."""
+    """Puts the engines into the graph, lets go of the weights that only they used and copies the others."""
     program, record = loaded.program, record_of(loaded, partition, calls)
     _cast_inputs(loaded, partition)
     stitch(program.graph, partition.cuts, partition.roles, calls)
     _guard_fixed(loaded)
     for node in tp.walk(program.graph):
         tp.remove_attributes([node], TAG)
-    module = tp.freeze(program.module, tp.kept_methods(program.module, program.method))
+    module = tp.clone(tp.freeze(program.module, tp.kept_methods(program.module, program.method)))
     remember(module, record)
     show_graph(_LOG, "compiled", lambda: tp.graph_of(module, program.method))
     _report(partition, calls)

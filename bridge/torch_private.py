@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import _C
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Graph = _C.Graph
 Node = _C.Node
@@ -35,8 +36,28 @@ def wrap(module: Any) -> torch.jit.ScriptModule:
 
 
 def clone(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """A module with graphs of its own, which can be edited, over the same tensors."""
-    return wrap(_C._hack_do_not_use_clone_module_with_class(module._c, [], []))
+    """A module with graphs of its own, which can be edited, and with copies of the tensors."""
+    with torch.no_grad():
+        return wrap(_C._hack_do_not_use_clone_module_with_class(module._c, [], []))
+
+
+def twin(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """As `clone`, but its parameters are in the very memory of the module's own."""
+    with _Sharing(module.parameters()):
+        return clone(module)
+
+
+class _Sharing(TorchDispatchMode):
+    """Copies of some tensors are these tensors."""
+
+    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        self._tensors = {id(tensor): tensor for tensor in tensors}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.clone.default and id(args[0]) in self._tensors:
+            return args[0].detach()
+        return func(*args, **(kwargs or {}))
 
 
 def freeze(module: torch.jit.ScriptModule, methods: Sequence[str]) -> torch.jit.ScriptModule:
