@@ -295,6 +295,34 @@ def test_repeating_calls_of_threads(plan, eager):
     assert not failures, failures[0]
 
 
+def test_captures_disturb_no_other_thread(plan, eager):
+    failures, stop, before = [], threading.Event(), graphs()
+
+    def work() -> None:
+        try:
+            with torch.cuda.stream(torch.cuda.Stream()):
+                while not stop.is_set():
+                    torch.randn(8, device=DEVICE).add_(torch.empty(1 << 20, device=DEVICE)[:8] * 0)
+                    torch.cuda.current_stream().synchronize()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    modules = [alone(plan, f"beside others {index}") for index in range(8)]
+    with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream()):
+        x = torch.randn(4, 64, device=DEVICE)
+        for module in modules:
+            for _ in range(6):
+                x.normal_()
+                close(module(x), eager(x))
+    assert graphs() >= before + 8
+    stop.set()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    assert not failures, failures[0]
+
+
 def test_a_capture_of_the_callers_after_calls_that_repeated(plan, eager):
     module = alone(plan, "a capture after graphs")
     with torch.inference_mode():
