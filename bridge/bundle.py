@@ -74,7 +74,7 @@ class Bundle:
         try:
             with zipfile.ZipFile(path) as archive:
                 manifest = json.loads(archive.read(_MANIFEST))
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise BridgeError(f"{path} is no support bundle", why=str(error)) from error
         if manifest.get("format") != FORMAT:
             raise BridgeError(f"{path} is a bundle of format {manifest.get('format')}", hint="update bridge")
@@ -152,6 +152,11 @@ def report_bundle(
         raise SpecError(f"path: expected a file's name, got {type(path).__name__}", hint='"report.zip"')
     if isinstance(module, str | Path) or isinstance(compiled, str | Path):
         raise SpecError("module: a path", hint="load it: torch.jit.load(path); or: bridge report path")
+    for field, thing in (("module", module), ("compiled", compiled)):
+        if not isinstance(thing, torch.nn.Module | torch.export.ExportedProgram | None):
+            raise SpecError(f"{field}: expected a module, got {type(thing).__name__}")
+    if module is None:
+        raise SpecError("module: expected a module, got None")
     sets = input_sets(inputs) if inputs is not None else []
     if keep_inputs and not sets:
         raise SpecError("keep_inputs: there are none", hint="give inputs=(tensor, ...)")

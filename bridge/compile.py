@@ -18,6 +18,7 @@ from bridge.frontend.alias import Memory
 from bridge.frontend.load import Loaded, load
 from bridge.frontend.provenance import TAG
 from bridge.logging import show_graph
+from bridge.partition.naming import warn_of_names_of_nothing
 from bridge.partition.roles import Policy, Role, Roles
 from bridge.partition.segments import Cut, Segment, cut
 from bridge.partition.stitch import Call, stitch
@@ -112,6 +113,7 @@ class _Divider:
     def __init__(self, loaded: Loaded) -> None:
         self.loaded, self.program, self.spec = loaded, loaded.program, loaded.spec
         self.memory = Memory(self.program.graph, self.program.others)
+        warn_of_names_of_nothing(self.spec, self.program.provenance.origins)
         self.translator = Translator(self.program, self.spec, loaded.leaves, _parser(self.spec), self.memory.paths)
         self.known: dict[tuple[object, ...], Translation] = {}
 

@@ -14,6 +14,7 @@ from bridge.backends.base import BuildSettings, Progress
 from bridge.backends.weights import Array, detach_weights, with_weights
 from bridge.errors import BridgeError
 from bridge.runtime.calls import engine_calls
+from bridge.runtime.module import checked_module
 from bridge.runtime.op import replace_plan
 from bridge.runtime.plan import Plan
 from bridge.runtime.record import replace_digests
@@ -54,7 +55,7 @@ def rebuild(
         BridgeError: the module has no engine, or a plan keeps no graph; nothing is changed then.
         BuildError: the backend did not build a graph; nothing is changed then either.
     """
-    calls = engine_calls(module)
+    calls = engine_calls(checked_module(module, "rebuild"))
     if not calls:
         raise BridgeError("this module has no engine", where="rebuild")
     plans = [Plan.from_tensor(call.plan) for call in calls]

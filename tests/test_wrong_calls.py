@@ -27,6 +27,22 @@ def compiled(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     return bridge.compile(module, INPUTS, backend="onnxruntime")
 
 
+class Other(torch.nn.Module):
+    @torch.jit.export
+    def other(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1
+
+
+class Fails(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise ValueError("ouch")
+
+
+class Empty(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> None:
+        return None
+
+
 def with_inputs(*inputs: Any, **settings: Any) -> Callable[..., object]:
     return lambda module, _: bridge.compile(module, list(inputs), backend="onnxruntime", **settings)
 
@@ -55,6 +71,8 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
     "a function": (of_module(torch.relu), "module: .* cannot be compiled"),
     "weights": (of_module({"weight": X}), "module: dict cannot be compiled"),
     "a script function": (of_module(torch.jit.trace(torch.relu, X, check_trace=False)), "script function.*forward"),
+    "weights without values": (of_module(torch.nn.Linear(4, 3, device="meta")), "weights are on the meta device"),
+    "no forward": (of_module(torch.jit.script(Other())), "has no method 'forward'.*its methods: other"),
     # the spec as a whole
     "a number": (lambda m, _: bridge.compile(m, 3), r"inputs: expected a list of .*got 3 \(int\)"),
     "a word": (lambda m, _: bridge.compile(m, "x"), r"spec: expected a CompileSpec.*got 'x'"),
@@ -89,6 +107,10 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
     ),
     "a size beyond memory": (with_inputs((2**40, 4), (1,)), r"inputs\[0\]: no example of shape \(1099511627776, 4\)"),
     "a tensor without values": (with_inputs(X.to("meta"), (1,)), r"inputs\[0\].*meta device has no values"),
+    "a sparse tensor": (with_inputs(X.to_sparse(), (1,)), r"inputs\[0\].*a sparse tensor cannot go into an engine"),
+    "a quantized tensor": (
+        with_inputs(torch.quantize_per_tensor(X, 0.1, 0, torch.qint8), (1,)), r"inputs\[0\].*a quantized tensor",
+    ),
     "another dtype": (
         with_inputs(bridge.Input((2, 4), dtype=torch.int64), (1,)), "does not run on.*x: int64 2x4, scale: float32",
     ),
@@ -168,19 +190,37 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
     "nothing to inspect": (lambda *_: bridge.inspect(None), "subject: a NoneType cannot be inspected"),
     "a file that is not there": (lambda *_: bridge.inspect("missing.ts"), "there is no file missing.ts"),
     "nothing as a module": (lambda *_: bridge.as_module(None), "as_module: expected a compiled module, got NoneType"),
+    "nothing to rebuild": (lambda *_: bridge.rebuild(None), "rebuild: expected a compiled module, got NoneType"),
     # tools
     "a side that is none": (lambda _, c: bridge.compare(None, c, (X, SCALE)), "reference: NoneType cannot be compared"),
     "calls with too little": (lambda m, c: bridge.compare(m, c, (X,)), "does not run on these inputs.*'scale'"),
     "a tolerance as text": (lambda m, c: bridge.compare(m, c, (X, SCALE), rtol="small"), "rtol: .*got 'small'"),
+    "modules that fail": (lambda m, c: bridge.compare(Fails(), c, (X,)), "Fails does not run on these inputs.*ouch"),
+    "nothing that comes out": (lambda *_: bridge.compare(Empty(), Empty(), (X,)), "neither .* gives a tensor"),
+    "modules without forward": (
+        lambda *_: bridge.compare(torch.jit.script(Other()), Empty(), (X,)), "without forward cannot be called",
+    ),
+    "a report's name": (lambda _, c: bridge.compare(c, c, (X, SCALE)).save(3), r"save: expected a file's name, got 3"),
+    "limits as a number": (lambda _, c: bridge.diff(c, c).exceeded(3), r"limits: expected words, got 3 \(int\)"),
     "a diff of nothing": (lambda _, c: bridge.diff(None, c), "a: a NoneType is nothing that can be compared"),
     "debugging nothing": (lambda *_: bridge.debug(None, (X, SCALE)), "module: NoneType cannot be compiled"),
     "debugging with too little": (lambda m, _: bridge.debug(m, (X,)), r"forward\(x, scale\) needs scale"),
+    "breakpoints as a number": (lambda m, _: bridge.debug(m, (X, SCALE), breakpoints=3), "breakpoints: .*got 3"),
+    "a tolerance below 0": (lambda m, _: bridge.debug(m, (X, SCALE), tolerance=-1), "tolerance: .*from 0, got -1"),
+    "a bundle of nothing": (lambda *_: bridge.report_bundle(None, "r.zip"), "module: expected a module, got None"),
+    "a bundle of what is no module": (
+        lambda m, _: bridge.report_bundle(m, "r.zip", INPUTS, compiled=3), "compiled: expected a module, got int",
+    ),
+    "no bundle": (lambda *_: bridge.Bundle.open(None), "None is no support bundle"),
     "a bundle without a place": (
         lambda m, _: bridge.report_bundle(m, None),
         "path: expected a file's name, got NoneType",
     ),
     "profiling nothing": (lambda *_: bridge.profile(None, (X,)), "profile: expected a compiled module, got NoneType"),
     "profiling with too little": (lambda _, c: bridge.profile(c, (X,)), "does not run on these inputs.*'scale'"),
+    "less than no warm-up": (
+        lambda _, c: bridge.profile(c, (X, SCALE), warm_up=-1), "warm_up: expected .* of at least 0, got -1",
+    ),
     "no runs": (
         lambda _, c: bridge.profile(c, (X, SCALE), runs=0),
         "runs: expected a whole number of at least 1, got 0",
@@ -211,3 +251,18 @@ def test_calls_of_compiled_modules(compiled: torch.jit.ScriptModule, arguments: 
     """TorchScript wraps the EngineError of an operator into an error of its own, which holds the text."""
     with pytest.raises(RuntimeError, match=told):
         compiled(*arguments)
+
+
+def test_names_of_nothing_are_warned_about(module: torch.jit.ScriptModule, caplog: pytest.LogCaptureFixture) -> None:
+    settings = {"torch_executed_ops": ["aten::rellu"], "torch_executed_modules": ["liner", "Linear"]}
+    bridge.compile(module, INPUTS, backend="onnxruntime", **settings)
+    told = " ".join(record.getMessage() for record in caplog.records)
+    assert "torch_executed_ops: no operator of this module is called 'aten::rellu'; did you mean 'aten::relu'?" in told
+    assert "no module of this module is called 'liner'; did you mean 'linear'?" in told and "'Linear'" not in told
+
+
+def test_what_torch_compile_wraps_is_compiled(module: torch.jit.ScriptModule) -> None:
+    plain = Scaled().eval()
+    compiled = bridge.compile(torch.compile(plain), INPUTS, backend="onnxruntime")
+    assert isinstance(compiled, torch.jit.ScriptModule)
+    torch.testing.assert_close(compiled(X, SCALE), plain(X, SCALE))

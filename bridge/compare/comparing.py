@@ -18,7 +18,7 @@ from bridge.compare.outputs import RTOL, OutputRow, Tolerance, compare_outputs, 
 from bridge.compare.results import ComparisonReport
 from bridge.compare.runners import Contender, needs_own_process
 from bridge.compare.tracing import STAGES, comparable_of
-from bridge.errors import SpecError
+from bridge.errors import BridgeError, SpecError
 from bridge.frontend.load import default_dtype
 from bridge.report.writing import refuse_unwritable, refuse_unwritable_folder, replacing
 from bridge.spec import CompileSpec
@@ -87,6 +87,9 @@ def compare(
         _save([feed_of(left, right, one) for one in sets], Path(save_inputs))
     coarsest = _coarsest(str(wanted.precision).removeprefix("torch."), left.precision, right.precision)
     rows = [row for i, one in enumerate(sets) for row in compare_outputs(left, right, one, i, rtol, atol, coarsest)]
+    if not rows:
+        told = "there is nothing to compare: neither of the two gives a tensor or a number"
+        raise BridgeError(told, hint="let the module return what is to be compared")
     report = ComparisonReport(left.label, right.label, rows, settings=_told(rtol, atol, layers, spec, settings))
     if layers or bisect is not None:
         worst = max(rows, key=_badness).inputs

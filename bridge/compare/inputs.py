@@ -118,19 +118,27 @@ def _input_set(given: Any) -> InputSet:
 def argument_names(module: torch.nn.Module) -> list[str]:
     """The names of forward's arguments, without self."""
     if isinstance(module, torch.jit.ScriptModule):
+        if not tp.has_method(module, "forward"):
+            raise SpecError("a module without forward cannot be called", hint=f"it has {tp.method_names(module)}")
         return [argument.name for argument in tp.schema_of(module).arguments[1:]]
     parameters = inspect.signature(module.forward).parameters.values()
     return [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
-def tensors_in(value: Any, name: str = "") -> dict[str, torch.Tensor]:
-    """Every tensor in a nest by a dotted name: keys, fields, positions; results go by ``output`` and ``output_0``."""
+def tensors_in(value: Any, name: str = "", numbers: tuple[type, ...] = ()) -> dict[str, torch.Tensor]:
+    """Every tensor in a nest by a dotted name: keys, fields, positions; results go by ``output`` and ``output_0``.
+
+    Args:
+        numbers: types of numbers that are taken too, as tensors without dimensions.
+    """
     if isinstance(value, torch.Tensor):
         return {name or "output": value}
+    if isinstance(value, numbers):
+        return {name or "output": torch.tensor(value)}
     found: dict[str, torch.Tensor] = {}
     for part, child in _children(value):
         label = f"{name}.{part}" if name else f"output_{part}" if isinstance(part, int) else str(part)
-        found.update(tensors_in(child, label))
+        found.update(tensors_in(child, label, numbers))
     return found
 
 

@@ -31,6 +31,7 @@ from bridge.runtime.record import records_of
 from bridge.runtime.session_onnxruntime import session_options
 
 Opened = torch.nn.Module | torch.export.ExportedProgram | onnx.ModelProto
+_NUMBERS = (bool, int, float, complex)
 _ENGINES = (".engine", ".plan", ".trt")
 
 
@@ -179,13 +180,13 @@ class ModuleRunner(BaseRunner):  # type: ignore[misc]
         with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(self.module):
             result = self._called(args, kwargs)
         self.inference_time = time.perf_counter() - start
-        found = {name: value.detach().cpu() for name, value in tensors_in(result).items()}
+        found = {name: value.detach().cpu() for name, value in tensors_in(result, numbers=_NUMBERS).items()}
         return OrderedDict(zip(self.bindings[1] if self.bindings else found, found.values(), strict=True))
 
     def _called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
             return self.module(*args, **kwargs)
-        except (RuntimeError, TypeError) as error:
+        except Exception as error:  # the module's own among them
             if isinstance(error, BridgeError):
                 raise
             told = told_by_torch(error).partition(" Declaration: ")[0]

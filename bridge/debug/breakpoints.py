@@ -52,6 +52,9 @@ def parsed(texts: str | Sequence[str], origins: Sequence[Origin]) -> list[Breakp
     Raises:
         SpecError: one of them is at no node; it names the nearest place where one is.
     """
+    if not isinstance(texts, str | Sequence):
+        told = f"breakpoints: expected places, got {texts!r} ({type(texts).__name__})"
+        raise SpecError(told, hint='"aten::softmax", or a list of such')
     found = [Breakpoint(text) for text in ([texts] if isinstance(texts, str) else texts)]
     for one in found:
         if not any(one.hits(origin) for origin in origins):

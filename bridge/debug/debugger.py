@@ -72,6 +72,8 @@ def debug(
     Raises:
         SpecError: an argument cannot be meant.
     """
+    if tolerance is not None and not (_is_number(tolerance) and tolerance >= 0):
+        raise SpecError(f"tolerance: expected a number from 0, got {tolerance!r} ({type(tolerance).__name__})")
     given = one_set(inputs)
     source = Contender(module, "module").source if isinstance(module, str | Path) else module
     has_engines = isinstance(source, torch.nn.Module) and bool(engine_calls(source))
@@ -80,6 +82,10 @@ def debug(
     made = sides.alone() if has_engines and beside == "onnx" else _beside(beside, loaded)
     stops = parsed(breakpoints, _origins(loaded))
     return Debugger(loaded, arguments_of(loaded, given), made, stops, stop_at_difference, tolerance)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _wants_gpu(beside: Any, spec: CompileSpec) -> bool:

@@ -83,6 +83,8 @@ class DiffReport:
         Raises:
             SpecError: there is no such limit, or what it is about was not measured.
         """
+        if not isinstance(limits, str | Sequence):
+            raise SpecError(f"limits: expected words, got {limits!r} ({type(limits).__name__})", hint='"slower=1.1"')
         told = (self._exceeded(*_limit(text)) for text in ([limits] if isinstance(limits, str) else limits))
         return [one for one in told if one]
 

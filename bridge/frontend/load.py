@@ -51,6 +51,10 @@ def load(module: Any, spec: CompileSpec, method: str = "forward", *, wants_gpu: 
         SpecError: the inputs do not fit the module.
         ExportError: an nn.Module that can be neither scripted nor exported nor traced.
     """
+    module = getattr(module, "_orig_mod", module)  # torch.compile puts a module around the user's
+    weights = (*module.parameters(), *module.buffers()) if isinstance(module, torch.nn.Module) else ()
+    if any(tensor.is_meta for tensor in weights):
+        raise SpecError("module: its weights are on the meta device, without values", hint="load them first")
     with quiet_exporter():
         scripted, spec, adapt = _scripted(module, spec.computed_in(parameter_dtype(module)), method)
         return _prepared(scripted, spec, method, adapt, _home(scripted, spec, wants_gpu))
@@ -141,7 +145,7 @@ def _prepared(
         needed = ", ".join(a.name for a in arguments)
         raise SpecError(
             f"inputs: not given; {method}({needed}) needs their shapes",
-            hint="bridge.compile(module, [bridge.Input((1, 3, 224, 224))])",
+            hint="one item for each: [bridge.Input((1, 3, 224, 224))], a shape, or a tensor",
         )
     spec = spec.bind_names(tp.argument_names(module, method), optional=optional, method=method)
     dtype = default_dtype(module)

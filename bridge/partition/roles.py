@@ -13,6 +13,7 @@ from bridge.frontend.alias import Memory
 from bridge.frontend.facts import Varies
 from bridge.frontend.program import Program
 from bridge.frontend.provenance import TAG
+from bridge.partition.naming import within
 
 ENGINE_DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.bool}
 MOST_DIMENSIONS = 8
@@ -187,7 +188,7 @@ class Roles:
             return refused
         if kind.rstrip("_") in self.policy.executed_ops or kind in self.policy.executed_ops:
             return "torch_executed_ops names it"
-        if any(_within(origin.module_path, origin.module_type, name) for name in self.policy.executed_modules):
+        if any(within(origin.module_path, origin.module_type, name) for name in self.policy.executed_modules):
             return "torch_executed_modules names its module"
         return None
 
@@ -342,8 +343,3 @@ def _has_tag(node: tp.Node) -> bool:
 
 def _made_by_operator(value: tp.Value) -> bool:
     return tp.schema(value.node()) is not None and value.node().kind() != "prim::ListConstruct"
-
-
-def _within(path: str, type_: str, name: str) -> bool:
-    """Whether a name is that of a module, of one around it, or of its type, with or without the type's own module."""
-    return path == name or path.startswith(f"{name}.") or type_ == name.rpartition(".")[2]

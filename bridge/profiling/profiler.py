@@ -41,8 +41,10 @@ def profile(module: torch.nn.Module, inputs: Any, *, runs: int = 10, warm_up: in
         EngineError: an engine cannot run here, or not on these inputs.
     """
     checked_module(module, "profile")
-    if not isinstance(runs, int) or isinstance(runs, bool) or runs < 1:
-        raise SpecError(f"runs: expected a whole number of at least 1, got {runs!r} ({type(runs).__name__})")
+    for field, count, least in (("runs", runs, 1), ("warm_up", warm_up, 0)):
+        if not isinstance(count, int) or isinstance(count, bool) or count < least:
+            told = f"{field}: expected a whole number of at least {least}, got {count!r} ({type(count).__name__})"
+            raise SpecError(told)
     given = one_set(inputs)
     args, kwargs = given.args, given.kwargs
     with torch.no_grad():

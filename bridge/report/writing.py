@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, SpecError
 from bridge.report.terminal import amount
 
 
@@ -93,8 +93,11 @@ def write_report(path: str | Path, data: Callable[[], Any], page: Callable[[], s
     """Writes a report: its data as JSON where the name ends in .json, else its page.
 
     Raises:
+        SpecError: that is no name.
         BridgeError: it cannot be written.
     """
+    if not isinstance(path, str | Path):
+        raise SpecError(f"save: expected a file's name, got {path!r} ({type(path).__name__})", hint='"report.html"')
     path = Path(path)
     return write_text(path, json.dumps(data(), indent=1) if path.suffix == ".json" else page())
 
