@@ -184,3 +184,37 @@ def test_fake_outputs_of_unknown_rank_are_refused(linear):
     module = Calls(linear.plan.to_tensor().clone(), signature.to_json())
     with pytest.raises(Exception, match="rank that is known only after a run"):
         torch.export.export(module, (torch.randn(2, 64),), strict=False)
+
+
+def test_a_call_like_the_one_before_is_found_at_once(linear, monkeypatch):
+    from bridge.runtime import op
+
+    slow = []
+    route = op._Calls.route
+    monkeypatch.setattr(op._Calls, "route", lambda self, *rest: slow.append(1) or route(self, *rest))
+    plan, x = linear.plan.to_tensor().clone(), torch.randn(2, 64)
+    other = torch.randn(64, 2).t()
+    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad, torch.inference_mode):
+        with mode():
+            for value in (x, other, x.clone().requires_grad_(), torch.randn(3, 64)):
+                for _ in range(4):
+                    torch.testing.assert_close(call([value], plan, linear.signature)[0], linear.eager(value).detach())
+                slow.clear()
+                call([value], plan, linear.signature)
+                assert not slow
+    with pytest.raises(EngineError, match="takes 1 inputs"):
+        call([x, x], plan, linear.signature)
+    with pytest.raises(EngineError, match="dtype int32"):
+        call([x.int()], plan, linear.signature)
+
+
+def test_options_that_are_set_count_from_the_next_call_on(linear):
+    from bridge.runtime.op import set_options
+
+    plan, x = linear.plan.to_tensor().clone(), torch.randn(2, 64)
+    for _ in range(3):
+        call([x], plan, linear.signature)
+    before = plan._bridge_calls.last
+    set_options(plan, {"profile": 0})
+    call([x], plan, linear.signature)
+    assert plan._bridge_calls.last is not before
