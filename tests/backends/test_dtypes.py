@@ -23,7 +23,7 @@ def test_onnx_runtime_agrees_with_eager(name: str) -> None:
         assert len(bridge.inspect(compiled, layers=False).engines) == 1
 
 
-SLOW = {"int64: floor division", "int64: bits"}  # half a minute each to build
+SLOW = {"int64: bits"}  # half a minute to build
 
 
 @pytest.mark.parametrize(
