@@ -107,7 +107,8 @@ def _tell_types(graph: onnx.GraphProto) -> None:
 
     Of what other nodes make it tells sizes only: their dtypes ONNX knows.
     """
-    untold = {name for node in graph.node for name in node.output} - {value.name for value in graph.value_info}
+    told = {value.name for value in (*graph.value_info, *graph.output) if value.type.tensor_type.elem_type}
+    untold = {name for node in graph.node for name in node.output} - told
     for node in graph.node:
         for name, dtype, dims in _take_types(node):
             if name in untold:
