@@ -16,6 +16,7 @@ from bridge.frontend import facts as facts_
 from bridge.frontend import provenance as provenance_
 from bridge.frontend.empty import fold_empty
 from bridge.frontend.facts import Argument, Facts
+from bridge.frontend.filled import fold_filled
 from bridge.frontend.observe import Observations, observe, together
 from bridge.frontend.provenance import TAG, Provenance
 from bridge.frontend.suspects import makers, suspects, warnings
@@ -118,6 +119,7 @@ def prepare(
             seen = _seen(frozen, method, [example])
         for facts in facts_.reason(graph, seen, inputs, others):
             changed = facts_.fold(graph, facts, device) | fold_empty(graph, facts, device, others)
+            changed = changed or fold_filled(graph, facts, device, others)
             if changed:
                 break
         if not changed:
