@@ -55,7 +55,8 @@ class Lowering(NodeRule):
             value = arguments.get(argument)
             constant = value.constant if isinstance(value, Value) else None
             arguments[name] = None if constant is None else tell(constant)
-        return splice_function(op, self._exporter, self.function, arguments, self.static)
+        seen = torch_domain.seen_shapes(match.bound["node"])
+        return splice_function(op, self._exporter, self.function, arguments, self.static, seen)
 
     def _bind(self, call: torch_domain.Call) -> dict[str, Any]:
         """Schema arguments as the function's parameters: by name, otherwise by position."""
@@ -80,6 +81,7 @@ def splice_function(
     function: Callable[..., Any],
     arguments: Mapping[str, Any],
     static: Mapping[str, Sequence[int | str] | None] | None = None,
+    seen: Mapping[Value, tuple[int, ...]] | None = None,
 ) -> tuple[Value, ...]:
     """Put the graph of `function(**arguments)` here; what its results become.
 
@@ -89,6 +91,7 @@ def splice_function(
         function: any function of PyTorch's tensors.
         arguments: values, literals, or lists of these.
         static: argument -> axes whose sizes the function reads as numbers; None for all.
+        seen: the shapes that values had in a run of the model.
 
     Raises:
         Refusal: when the function refuses, or no exporter gives a right graph of it.
@@ -103,7 +106,7 @@ def splice_function(
         named = (
             None if axes is None else [axis for a in axes for axis in _axes(arguments[a] if isinstance(a, str) else a)]
         )
-        operands += [_operand(name, t, named) for t in tensors[start:]]
+        operands += [_operand(name, t, named, (seen or {}).get(t)) for t in tensors[start:]]
 
     def positional(*given: Any) -> Any:
         return function(**{name: _fill(value, given) for name, value in literals.items()})
@@ -116,10 +119,10 @@ def _axes(given: int | Sequence[int]) -> Sequence[int]:
     return [given] if isinstance(given, int) else given
 
 
-def _operand(name: str, value: Value, axes: Sequence[int] | None) -> Operand:
+def _operand(name: str, value: Value, axes: Sequence[int] | None, seen: tuple[int, ...] | None) -> Operand:
     fixed = frozenset(range(value.rank) if axes is None else (axis % max(value.rank, 1) for axis in axes if value.rank))
     require(all(value.shape.is_static(axis) for axis in fixed), f"the sizes of {name} must be static")
-    return Operand(value.dtype.name, tuple(value.shape), fixed)
+    return Operand(value.dtype.name, tuple(value.shape), fixed, seen if seen and len(seen) == value.rank else None)
 
 
 class _Slot(int):

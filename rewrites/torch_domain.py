@@ -1,7 +1,8 @@
 """Operators that ONNX cannot express, as nodes: domain `torch.<namespace>`, the schema, and its arguments in JSON.
 
 `arguments` has one entry per schema argument: a literal, {"input": k} for the node's k-th input, a list of such, or
-{"dtype": "float32"}, {"device": "cpu"} and the like for what JSON has no word for.
+{"dtype": "float32"}, {"device": "cpu"} and the like for what JSON has no word for. `seen`, which may be left out, has
+the shape of each input in some run of the model, null where it is not known.
 """
 
 from __future__ import annotations
@@ -143,6 +144,12 @@ def decode(node: Node) -> Call:
         return Call(parse_schema(given["schema"]), {k: _decode(v, inputs) for k, v in arguments.items()})
     except (KeyError, IndexError, ValueError) as error:
         raise RewriteError(f"not a well-formed torch node: {error!r}", node=node.name) from error
+
+
+def seen_shapes(node: Node) -> dict[Value, tuple[int, ...]]:
+    """The shapes that a torch node's inputs had in a run of the model, which its maker may tell in `seen`."""
+    shapes = json.loads(node.given.get("seen", "[]"))
+    return {value: tuple(shape) for value, shape in zip(node.inputs, shapes, strict=False) if value and shape}
 
 
 def _decode(value: Any, inputs: list[Value | None]) -> Any:

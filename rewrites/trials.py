@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,19 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor argument: its element type, its dimensions (int, str for a symbol, None), and axes that never vary."""
+    """A tensor argument.
+
+    Attributes:
+        dtype: its element type.
+        dims: its dimensions: int, str for a symbol, None.
+        fixed: axes that never vary.
+        seen: the dimensions that it had in a run of the model, where that is known.
+    """
 
     dtype: str
     dims: tuple[int | str | None, ...]
     fixed: frozenset[int] = frozenset()
+    seen: tuple[int, ...] | None = field(default=None, compare=False)
 
     @property
     def kind(self) -> tuple[str, tuple[int | str | None, ...]]:
@@ -60,12 +68,12 @@ def run_trials(function: Function, operands: Sequence[Operand], frozen: bool, tr
     """
     if frozen and sum(int(np.prod([d for d in o.dims if type(d) is int])) for o in operands) > _MOST_ELEMENTS:
         raise Refusal("too large to be checked with its sizes frozen")
-    for alike in (False, True):
+    for relation in _RELATIONS:
         try:
-            first = _attempts(function, operands, _sizes(operands, 0, frozen, alike), trusted)
+            first = _attempts(function, operands, _sizes(operands, 0, frozen, relation), trusted)
             break
         except CannotRun:
-            if alike and frozen:
+            if relation == _RELATIONS[-1] and frozen:
                 raise
     else:
         return []
@@ -73,30 +81,47 @@ def run_trials(function: Function, operands: Sequence[Operand], frozen: bool, tr
         return first
     for change in (1, 2):
         try:
-            return first + _attempts(function, operands, _sizes(operands, change, frozen, alike), trusted)
+            return first + _attempts(function, operands, _sizes(operands, change, frozen, relation), trusted)
         except Refusal:
             continue
     return first if trusted and frozen else []
 
 
-def _sizes(operands: Sequence[Operand], change: int, frozen: bool, alike: bool) -> Sizes:
+_RELATIONS = ("apart", "as seen", "alike")
+
+
+def _sizes(operands: Sequence[Operand], change: int, frozen: bool, relation: str) -> Sizes:
     """A size for every axis, by operand and axis; equal dimensions stay equal.
 
-    `change` 0 keeps what is known, 1 adds one, 2 doubles. With `alike`, what is not known of an axis is the same for
-    all operands, as where they are concatenated.
+    `change` 0 keeps what is known, 1 adds one, 2 doubles. What is not known is different everywhere ("apart"), the same
+    where it was the same in a run of the model ("as seen"), or the same for an axis of all operands, as where they are
+    concatenated ("alike").
     """
     chosen: dict[Any, int] = {}
     kept = {o.dims[i] for o, i in axes_of(operands) if not o.varies(i, frozen)}
     places = [(i, j, dim) for i, o in enumerate(operands) for j, dim in enumerate(o.dims)]
-    names = [dim if type(dim) is int else (j,) if alike else (i, j) if dim is None else dim for i, j, dim in places]
-    for (_, _, dim), name in zip(places, names, strict=True):
+    names = [_name(operands[i], i, j, relation) for i, j, _ in places]
+    for (i, j, dim), name in zip(places, names, strict=True):
         if name in chosen:
             continue
-        base = dim if type(dim) is int else SIZES[len(chosen) % len(SIZES)] + 6
+        seen = operands[i].seen if relation == "as seen" else None
+        base = dim if type(dim) is int else seen[j] if seen else SIZES[len(chosen) % len(SIZES)] + 6
         if dim not in kept and base >= 64:
             base = 16 + 2 * len(chosen)
         chosen[name] = base if dim in kept or not change else base + 1 if change == 1 else 2 * base
     return {(i, j): chosen[name] for (i, j, _), name in zip(places, names, strict=True)}
+
+
+def _name(operand: Operand, position: int, axis: int, relation: str) -> Any:
+    """What equal dimensions share."""
+    dim = operand.dims[axis]
+    if type(dim) is int:
+        return dim
+    if relation == "alike":
+        return (axis,)
+    if relation == "as seen" and operand.seen:
+        return "seen", operand.seen[axis]
+    return (position, axis) if dim is None else dim
 
 
 _RANGES = ((-3, 4), (0, 3), (0, 1))

@@ -131,6 +131,7 @@ class Symbolics:
             "schema_s": original.schema(),
             "arguments_s": json.dumps(encoded),
             f"{TYPES}_s": json.dumps(known),
+            "seen_s": json.dumps([seen.shape if (seen := self.facts.tensor(value)) else None for value in read]),
         }
         count = self._count(original)
         results = context.op(f"torch.{namespace}::{kind}", *operands, outputs=count, **attributes)

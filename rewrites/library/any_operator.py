@@ -73,7 +73,8 @@ class AnyOperator(Lowering):
         require_pure(overload, call.arguments)
         given = {a.name: a.default for a in call.schema.arguments if a.default is not torch_domain.REQUIRED}
         arguments = {name: plain(value, name, call) for name, value in {**given, **call.arguments}.items()}
-        return splice_function(op, self.exporting, overload, arguments)
+        seen = torch_domain.seen_shapes(match.bound["node"])
+        return splice_function(op, self.exporting, overload, arguments, seen=seen)
 
 
 def plain(value: Any, name: str, call: torch_domain.Call) -> Any:

@@ -140,3 +140,23 @@ class MeansBySegment(nn.Module):
         places = segment.unsqueeze(1).expand(-1, 6)
         means = torch.zeros_like(x).scatter_reduce(0, places, torch.exp(x), "mean", include_self=False)
         return torch.sin(means) + x
+
+
+@case(
+    [(floats(2, 5, 8), torch.ones(2, 5, dtype=torch.int64)), (floats(3, 4, 8), _edges(*[1, 0] * 6).view(3, 4))],
+    (1, 1),
+    trace=True,
+)
+class AttentionWithAnExpandedMask(nn.Module):
+    """Sizes of the mask that only a run of the model tells to be those of the keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(8, 24)
+
+    def forward(self, x: Tensor, kept: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        query, key, value = (t.view(batch, length, 2, 4).transpose(1, 2) for t in self.project(x).chunk(3, -1))
+        mask = kept[:, None, None, :].expand(batch, 1, length, length).bool()
+        made = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return made.transpose(1, 2).reshape(batch, length, 8)
