@@ -247,6 +247,14 @@ def constant(graph: Graph, value: Any, before: Node) -> Value:
         return graph.insertConstant(value)
 
 
+def empty_list_like(graph: Graph, value: Value, before: Node) -> Value:
+    """An empty list of the value's type, placed before ``before``: prim::Constant holds none."""
+    made = graph.create("prim::ListConstruct", [], 1)
+    made.output().setType(value.type())
+    made.insertBefore(before)
+    return made.output()
+
+
 def constant_value(value: Value) -> Any:
     """What a value made by prim::Constant holds; None for the constant None."""
     return value.toIValue()

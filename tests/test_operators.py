@@ -65,6 +65,12 @@ WHOLE = {
         _x(4, 5), torch.tensor([[0, 2], [1, 1]]), _x(3, 4),
     ),
     "padding that goes round, without a batch": (lambda x: F.pad(x, (1, 2, 2, 1), mode="circular"), _x(3, 4, 5)),
+    "losses of certain predictions": (
+        lambda x, y: F.binary_cross_entropy_with_logits(x, y, reduction="none"),
+        torch.tensor([-200.0, 200.0, 90.0]), torch.tensor([0.0, 1.0, 0.0]),
+    ),
+    "an ellipsis that is summed up": (lambda x, y: torch.einsum("b...,b...->b", x, y), _x(2, 3, 4), _x(2, 3, 4)),
+    "a copy into zeros": (lambda x: torch.zeros(3, 4).copy_(x).t_() + 1, _x(3, 4)),
     "a view": (lambda x: x.view(-1), _x(2, 3)),
     "parts": (lambda x: x.unbind(1), _x(2, 3)),
     "a conversion": (lambda x: x.half(), _x(2, 3)),

@@ -26,7 +26,8 @@ _ALWAYS = {
     "aten::atan2",  # NaN at the origin and between infinities
     "aten::floor_divide",  # rounds towards zero, and the quotient before it
     "aten::sign", "aten::sgn",  # NaN has the sign 0
-    "aten::log_sigmoid",  # infinite where the sigmoid is rounded to zero
+    "aten::log_sigmoid", "aten::binary_cross_entropy_with_logits",  # infinite where the sigmoid is rounded to zero
+    "aten::kl_div",  # nothing where the target is negative
     "aten::embedding_bag",  # a loop of sums that ONNX Runtime cannot run
 }  # fmt: skip
 _ON_INTEGERS = {"aten::div", "aten::remainder", "aten::fmod"}  # rounds towards zero
@@ -58,6 +59,8 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
         return _orders_floats(node, facts)
     if kind == "aten::linalg_vector_norm":  # a maximum or minimum if infinite
         return not _argument_is(node, "ord", lambda order: abs(order) != math.inf)
+    if kind == "aten::einsum":  # ONNX's keeps the axes of an ellipsis
+        return not _known(next(iter(node.inputs())), lambda text: "..." not in text or "..." in text.split("->")[-1])
     if kind == "aten::logsumexp":  # of integers is made an integer
         given = facts.known_kind(next(iter(node.inputs())))
         return given is None or not given.dtype.is_floating_point

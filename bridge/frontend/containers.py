@@ -23,7 +23,8 @@ def settle(graph: tp.Graph) -> None:
             if items is not None:
                 _Container(graph, node, items).settle()
     for node in [node for node in tp.walk(graph) if node.kind() in ("aten::list", "aten::copy")]:
-        _share(node)
+        if node.output().type().kind() == "ListType":  # aten::copy is also what is left of Tensor.copy_
+            _share(node)
 
 
 def _share(node: tp.Node) -> None:

@@ -474,7 +474,8 @@ def fold(graph: tp.Graph, facts: Facts, device: torch.device) -> bool:
             continue
         known, value = _folded(node, facts, device)
         if known and node.hasUses() and not _changed_in_place(node.output()):
-            replacement = tp.constant(graph, value, node)
+            empty = isinstance(value, list) and not value
+            replacement = tp.empty_list_like(graph, node.output(), node) if empty else tp.constant(graph, value, node)
             facts.varies[replacement.debugName()] = Fact()
             node.output().replaceAllUsesWith(replacement)
             changed = True

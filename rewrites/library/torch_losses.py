@@ -1,4 +1,4 @@
-"""Cross entropy in all its forms: ONNX's takes no probabilities and no single vectors."""
+"""Losses: ONNX's cross entropy takes no probabilities and no single vectors, the exporter's binary one overflows."""
 
 from __future__ import annotations
 
@@ -44,6 +44,50 @@ def cross_entropy_loss(x, target, weight=None, reduction=_MEAN, ignore_index=-10
         return loss
     smooth = _reduced(-(logs * shares).sum(axis) * counted, reduction, share)
     return loss * (1 - label_smoothing) + smooth * (label_smoothing / x.shape[axis])
+
+
+_LOGITS = tensor(5, values=[-200.0, 200.0, 0.5, -1.0, 90.0])
+_CERTAIN = tensor(5, values=[0.0, 1.0, 1.0, 0.0, 0.3])
+
+
+@lowering(
+    "aten::binary_cross_entropy_with_logits",
+    examples=[
+        example(self=_LOGITS, target=_CERTAIN, reduction=0),
+        example(self=("n", 3), target=tensor("n", 3, low=0.0, high=1.0), weight=(3,), pos_weight=(3,), reduction=1),
+        example(self=("n", 3), target=tensor("n", 3, low=0.0, high=1.0), pos_weight=("n", 1), reduction=2),
+    ],
+)
+def binary_cross_entropy_with_logits(x, target, weight=None, pos_weight=None, reduction=_MEAN):
+    """binary_cross_entropy_with_logits -> Max Exp Log Mul: the logarithm of a sigmoid rounded to zero is infinite.
+
+    Source: binary_cross_entropy_with_logits in PyTorch's aten/src/ATen/native/Loss.cpp.
+    """
+    import torch
+
+    logs = torch.log1p(torch.exp(-x.abs())) + torch.relu(-x)
+    loss = (1 - target) * x + (logs if pos_weight is None else ((pos_weight - 1) * target + 1) * logs)
+    loss = loss if weight is None else loss * weight
+    return _reduced(loss, reduction, torch.ones_like(loss))
+
+
+@lowering(
+    "aten::kl_div",
+    examples=[
+        example(self=(4,), target=tensor(4, values=[0.0, -1.0, 0.5, 1.0]), reduction=0),
+        example(self=("n", 3), target=tensor("n", 3, low=0.1, high=1.0), reduction=1),
+        example(self=("n", 3), target=("n", 3), reduction=2, log_target=True),
+    ],
+)
+def kl_div(x, target, reduction=_MEAN, *, log_target=False):
+    """kl_div -> Log Mul Where: nothing where the target is nothing, NaN where it is no probability."""
+    import torch
+
+    none = torch.zeros_like(target)
+    log = target if log_target else torch.where(target == 0, none, torch.log(target))
+    loss = (torch.exp(target) if log_target else target) * (log - x)
+    loss = loss if log_target else torch.where(target == 0, loss * 0, loss)
+    return _reduced(loss, reduction, torch.ones_like(loss))
 
 
 def _reduced(loss: Any, reduction: int, share: Any) -> Any:

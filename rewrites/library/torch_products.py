@@ -85,3 +85,32 @@ def addmv(self_, mat, vec, *, beta=1, alpha=1):
 def addr(self_, vec1, vec2, *, beta=1, alpha=1):
     """addr -> Mul where beta is 0, as `baddbmm`."""
     return _scaled(vec1.unsqueeze(1) * vec2, alpha, beta)
+
+
+@lowering(
+    "aten::einsum",
+    examples=[
+        example(equation="b...,b...->b", tensors=[(2, 3, 4), (2, 3, 4)]),
+        example(equation="...i,ij->j", tensors=[("n", 2, 3), (3, 5)]),
+    ],
+    refuses=[
+        example(equation="...i,...i->...", tensors=[(2, 3), (2, 3)], because="ellipsis"),
+        example(equation="...i,...i->i", tensors=[(2, 4, 3), (4, 3)], because="as many axes"),
+    ],
+)
+def einsum(equation, tensors, path=None):
+    """einsum over an ellipsis -> Einsum over letters: ONNX's gives the axes of every ellipsis.
+
+    Source: ONNX specification, Einsum.
+    """
+    import string
+
+    import torch
+
+    terms, _, result = equation.replace(" ", "").partition("->")
+    require("..." in terms and "->" in equation and "..." not in result, "only an ellipsis that is summed up")
+    given = zip(terms.split(","), tensors, strict=True)
+    ranks = {t.dim() - len(term.replace("...", "")) for term, t in given if "..." in term}
+    require(len(ranks) == 1, "the ellipsis does not stand for as many axes everywhere")
+    free = [letter for letter in string.ascii_letters if letter not in equation]
+    return torch.einsum(equation.replace("...", "".join(free[: ranks.pop()])), *tensors)
