@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -88,6 +87,7 @@ class Context:
         self._input_names = [binding.name for binding in session.inputs]
         self._output_names = [binding.name for binding in session.outputs]
         self._dtypes = [dtype_of(binding.dtype) for binding in session.outputs]
+        self._formats = session.output_formats
         self._empty = tp.empty_cuda if session.device.type == "cuda" else tp.empty_cpu
         self.waits_for_values = any(device.type == "cpu" for device in session.input_devices)
         self._from = [_MISALIGNED] * len(self._input_names)
@@ -213,9 +213,11 @@ class Context:
                 self._allocators[name] = output_allocator(self._trt, self._device)
                 self._context.set_output_allocator(name, self._allocators[name])
         unknown = [index for index, shape in enumerate(outputs) if shape is None]
-        pairs = zip(outputs, self._dtypes, strict=True)
+        if any(self._formats[index] is not torch.contiguous_format for index in unknown):
+            raise EngineError("the data decide the shape of an output that has its channels last")
+        kinds = zip(outputs, self._dtypes, self._formats, strict=True)
         forms: list[Form | None] = [
-            None if shape is None else (tuple(shape), _contiguous(shape), dtype) for shape, dtype in pairs
+            None if shape is None else (tuple(shape), _strides(shape, wanted), dtype) for shape, dtype, wanted in kinds
         ]
         return _Layout(self._context.active_optimization_profile, outputs, forms, unknown)
 
@@ -230,9 +232,9 @@ class Context:
         raise EngineError(f"{which} of this engine fits {got}", why=f"its profiles (min, opt, max): {self._profiles}")
 
 
-def _contiguous(shape: Sequence[int]) -> tuple[int, ...]:
-    """The strides of a contiguous tensor of this shape, in elements."""
-    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+def _strides(shape: Sequence[int], wanted: torch.memory_format) -> tuple[int, ...]:
+    """The strides of a tensor of this shape and format, in elements."""
+    return torch.empty(tuple(shape), device="meta", memory_format=wanted).stride()
 
 
 def _within(shape: torch.Size, limits: tuple[tuple[int, ...], ...]) -> bool:

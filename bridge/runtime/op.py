@@ -27,7 +27,7 @@ SCHEMA = "execute_engine(Tensor[] inputs, Tensor plan, str signature) -> Tensor[
 _ATTRIBUTE = "_bridge_calls"
 _MOST_ROUTES = 1024
 
-_Key = tuple[tuple[torch.Size, torch.dtype, int, bool], ...]
+_Key = tuple[tuple[torch.Size, torch.dtype, int, tuple[int, ...]], ...]
 
 
 class _Route:
@@ -43,6 +43,7 @@ class _Route:
         "home",
         "input_casts",
         "input_devices",
+        "input_formats",
         "order",
         "output_casts",
         "output_order",
@@ -57,7 +58,7 @@ class _Route:
         names = {item.name: index for index, item in enumerate(signature.inputs)}
         self.order = [_position(names, binding.name, "input") for binding in session.inputs]
         self.input_casts = [dtype_of(binding.dtype) for binding in session.inputs]
-        self.input_devices = session.input_devices
+        self.input_devices, self.input_formats = session.input_devices, session.input_formats
         places = {binding.name: index for index, binding in enumerate(session.outputs)}
         self.output_order = [_position(places, item.name, "output") for item in signature.outputs]
         self.output_casts = [dtype_of(item.dtype) for item in signature.outputs]
@@ -68,7 +69,10 @@ class _Route:
             and [tensor.dtype for tensor in inputs] == self.input_casts
             and [binding.dtype for binding in session.outputs] == [item.dtype for item in signature.outputs]
             and [tensor.device for tensor in inputs] == session.input_devices
-            and all(tensor.is_contiguous() for tensor in inputs)
+            and all(
+                tensor.is_contiguous(memory_format=wanted)
+                for tensor, wanted in zip(inputs, session.input_formats, strict=True)
+            )
         )
         self.run = self._prepared if is_plain else self._convert
 
@@ -81,8 +85,10 @@ class _Route:
     def _convert_and_run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         chosen = [inputs[index] for index in self.order]
         ready = [
-            tensor.to(device, dtype).contiguous()
-            for tensor, device, dtype in zip(chosen, self.input_devices, self.input_casts, strict=True)
+            tensor.to(device, dtype).contiguous(memory_format=wanted)
+            for tensor, device, dtype, wanted in zip(
+                chosen, self.input_devices, self.input_casts, self.input_formats, strict=True
+            )
         ]
         outputs = self._prepared(ready)
         return [
@@ -114,12 +120,12 @@ class _Calls:
 
     def route(self, inputs: list[torch.Tensor], plan: torch.Tensor, text: str) -> _Route:
         """The way of a call that is not like the one before it."""
-        key = tuple([(tensor.shape, tensor.dtype, tensor.get_device(), tensor.is_contiguous()) for tensor in inputs])
+        key = tuple([(tensor.shape, tensor.dtype, tensor.get_device(), tensor.stride()) for tensor in inputs])
         table = self.table
         route = table[1].get(key) if table[0] == text else None
         if route is None:
             return self._new_route(inputs, plan, text, key)
-        if self.last is route:  # but for strides, gradients or the state of the thread, it fits
+        if self.last is route:  # but for gradients or the state of the thread, it fits
             route.fits = tp.like_these(inputs)
         with self.lock:
             if self.table is table:  # options may have been set meanwhile

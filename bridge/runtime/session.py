@@ -80,12 +80,14 @@ class Session(Protocol):
     Attributes:
         device: where it runs, and where its outputs are.
         input_devices: where each input must be: ``device``, but the CPU for one from whose values shapes are computed.
+        input_formats: how each input must lie in memory: `torch.contiguous_format` or `torch.channels_last`.
     """
 
     inputs: tuple[Binding, ...]
     outputs: tuple[Binding, ...]
     device: torch.device
     input_devices: list[torch.device]
+    input_formats: list[torch.memory_format]
 
     def prepare(
         self, shapes: Sequence[torch.Size], options: RunOptions
@@ -97,7 +99,8 @@ class Session(Protocol):
         """Runs the engine.
 
         Args:
-            inputs: contiguous, on ``self.input_devices``, of the engine's dtypes, in the order of ``self.inputs``.
+            inputs: of ``self.input_formats``, on ``self.input_devices``, of the engine's dtypes, in the order of
+                ``self.inputs``.
             options: how; backends pass over what has no meaning for them.
 
         Returns:

@@ -51,6 +51,7 @@ class OnnxRuntimeSession:
     ) -> None:
         self.inputs, self.outputs, self.device = plan.header.inputs, plan.header.outputs, device
         self.input_devices = [device] * len(self.inputs)
+        self.input_formats = [torch.contiguous_format] * len(self.inputs)
         self._plan = plan
         text = plan.section(MODEL).tobytes()
         model = onnx.ModelProto.FromString(text)

@@ -26,6 +26,7 @@ from bridge.runtime.session import PLAIN, LayerTime, RunOptions
 from bridge.runtime.streams import shared_stream
 
 ENGINE = "engine"
+_CHANNELS_LAST = {"HWC": 1, "HWC8": 8, "HWC16": 16}  # TensorRT's formats, and to what they pad the channels
 _DIGITS = 12  # of a plan's digest, in the name of its range in profiles
 
 _alive: weakref.WeakSet[TensorRTSession] = weakref.WeakSet()
@@ -109,6 +110,8 @@ class TensorRTSession:
         names = [binding.name for binding in self.inputs]
         cpu = torch.device("cpu")
         self.input_devices = [cpu if self.engine.get_tensor_location(name) == host else device for name in names]
+        self.input_formats = [self._memory_format(name, "input") for name in names]
+        self.output_formats = [self._memory_format(binding.name, "output") for binding in self.outputs]
         self.why_not_repeated = self._why_not_repeated()
         self.profiles = [
             {name: tuple(map(tuple, self.engine.get_tensor_profile_shape(name, index))) for name in names}
@@ -151,6 +154,23 @@ class TensorRTSession:
         stream = torch.cuda.current_stream(self.device)
         with self._lock:
             return self._lanes.setdefault(stream.cuda_stream, Lane(self, stream))
+
+    def _memory_format(self, name: str, kind: str) -> torch.memory_format:
+        """How a tensor of the engine lies in memory, in PyTorch's terms.
+
+        Raises:
+            EngineError: PyTorch has no word for it.
+        """
+        said, shape = self.engine.get_tensor_format(name).name, tuple(self.engine.get_tensor_shape(name))
+        if said == "LINEAR":
+            return torch.contiguous_format
+        if said in _CHANNELS_LAST and len(shape) == 4 and shape[1] > 0 and shape[1] % _CHANNELS_LAST[said] == 0:
+            return torch.channels_last
+        raise EngineError(
+            f"{kind} {name!r} of this engine, of shape {shape}, is in TensorRT's format {said}, "
+            "which no tensor of PyTorch has",
+            hint="build it with linear inputs and outputs, or with channels last and no padding",
+        )
 
     def errors(self) -> AbstractContextManager[list[str]]:
         """The errors that TensorRT says while it is entered; they are details in the log."""

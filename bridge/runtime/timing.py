@@ -95,6 +95,7 @@ class _Around:
     def __init__(self, session: Session, timed: TimedSession) -> None:
         self.inputs, self.outputs = session.inputs, session.outputs
         self.device, self.input_devices = session.device, session.input_devices
+        self.input_formats = session.input_formats
         self.run, self.describe = timed.run, session.describe
 
     def prepare(

@@ -26,6 +26,7 @@ from bridge.runtime import (
     Range,
     Signature,
     as_module,
+    bindings,
     configure,
     inspect,
     native,
@@ -580,6 +581,47 @@ def test_raw_engines(plan, eager):
     assert "graphs  none: cuda_graphs=False" in str(inspect(module))  # it may hold anything
     with pytest.raises(EngineError, match="does not take these bytes"):
         embed_engine_in_new_module(b"x" * 1000)
+
+
+def engine_of_format(dtype: str, shape: tuple[int, ...], name: str) -> bytes:
+    """TensorRT's engine of a Relu whose input and output have a format of this name."""
+    import tensorrt as trt
+
+    builder = trt.Builder(bindings.logger("tensorrt"))
+    network = builder.create_network(0)
+    x = network.add_input("x", getattr(trt, dtype), shape)
+    y = network.add_activation(x, trt.ActivationType.RELU).get_output(0)
+    y.name = "y"
+    network.mark_output(y)
+    for tensor in (x, y):
+        tensor.dtype = getattr(trt, dtype)
+        tensor.allowed_formats = 1 << int(getattr(trt.TensorFormat, name))
+    config = builder.create_builder_config()
+    config.set_flag(trt.BuilderFlag.FP16)
+    return bytes(builder.build_serialized_network(network, config))
+
+
+@pytest.mark.parametrize(("dtype", "name"), [("float32", "HWC"), ("float16", "HWC8")])
+def test_channels_last(dtype, name):
+    module = embed_engine_in_new_module(engine_of_format(dtype, (2, 8, 6, 5), name))
+    for cuda_graphs in (False, None, True):
+        configure(module, cuda_graphs=cuda_graphs)
+        x = torch.randn(2, 8, 6, 5, device=DEVICE, dtype=getattr(torch, dtype))
+        for value in (
+            x,
+            x.contiguous(memory_format=torch.channels_last),
+            x.transpose(2, 3).contiguous().transpose(2, 3),
+        ):
+            for _ in range(5):
+                result = module(value)
+                assert torch.equal(result, value.relu())
+                assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_formats_that_pytorch_does_not_have_are_refused():
+    module = embed_engine_in_new_module(engine_of_format("float16", (2, 3, 6, 5), "HWC8"))
+    with pytest.raises(RuntimeError, match="'x' of this engine.* is in TensorRT's format HWC8"):
+        module(torch.zeros(2, 3, 6, 5, device=DEVICE, dtype=torch.float16))
 
 
 def test_engines_of_other_gpus_are_refused(plan):

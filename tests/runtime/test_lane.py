@@ -92,6 +92,7 @@ def make(monkeypatch):
             trt=SimpleNamespace(IOutputAllocator=type("Base", (), {})),
             device=CPU,
             input_devices=[torch.device("cuda")],
+            output_formats=[torch.contiguous_format],
             profiles=[{"x": ((1,), (2,), (4,))}, {"x": ((8,), (8,), (16,))}],
             contexts=contexts[:],
             scratch_size=512,

@@ -20,13 +20,17 @@ constexpr size_t kMostShapes = 1024;
 constexpr int64_t kSmall = 1 << 20; // bytes of scratch memory that a context keeps
 
 // Memory on the current device, or the host's.
-at::Tensor empty(at::IntArrayRef sizes, c10::ScalarType dtype, at::Device device) {
+at::Tensor empty(
+    at::IntArrayRef sizes,
+    c10::ScalarType dtype,
+    at::Device device,
+    std::optional<at::MemoryFormat> format = std::nullopt) {
   if (device.is_cpu()) {
     return at::empty(sizes, at::TensorOptions(dtype));
   }
   // what at::detail::empty_cuda ends in, less the guard of the device and the initialisation of CUDA
   constexpr c10::DispatchKeySet keys(c10::DispatchKey::CUDA);
-  return at::Tensor(at::detail::empty_generic(sizes, c10::cuda::CUDACachingAllocator::get(), keys, dtype, std::nullopt));
+  return at::Tensor(at::detail::empty_generic(sizes, c10::cuda::CUDACachingAllocator::get(), keys, dtype, format));
 }
 
 std::string failure_hint() {
@@ -115,8 +119,10 @@ Memory allocate(const Session& session, const Layout& layout) {
   memory.outputs.reserve(layout.outputs.size());
   for (size_t output = 0; output < layout.outputs.size(); ++output) {
     const auto& sizes = layout.outputs[output];
+    const at::Device place = session.output_devices[output];
     memory.outputs.push_back(
-        sizes.has_value() ? empty(*sizes, session.outputs[output].dtype, session.output_devices[output]) : at::Tensor());
+        sizes.has_value() ? empty(*sizes, session.outputs[output].dtype, place, session.output_formats[output])
+                          : at::Tensor());
   }
   if (layout.scratch > kSmall) {
     memory.scratch = c10::cuda::CUDACachingAllocator::get()->allocate(static_cast<size_t>(layout.scratch));
@@ -244,6 +250,9 @@ Layout Context::lay_out() {
     const char* name = session_.outputs[output].name.c_str();
     const nvinfer1::Dims dims = context_->getTensorShape(name);
     const bool known = dims.nbDims >= 0 && std::find(dims.d, dims.d + dims.nbDims, -1) == dims.d + dims.nbDims;
+    if (!known && session_.output_formats[output] != at::MemoryFormat::Contiguous) {
+      fail("the data decide the shape of an output that has its channels last");
+    }
     layout.outputs.push_back(known ? std::make_optional<at::DimVector>(dims.d, dims.d + dims.nbDims) : std::nullopt);
   }
   layout.scratch = static_cast<int64_t>(context_->updateDeviceMemorySizeForShapes());

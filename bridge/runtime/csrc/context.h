@@ -49,7 +49,7 @@ class Context {
 
   // Enqueues a run on `stream`. The outputs are new; those whose shapes the data decide come from memory that is allocated
   // while the run is enqueued, and `after_allocation` is called for each.
-  // Inputs are contiguous, where the engine wants them, and of its dtypes.
+  // Inputs are of the engine's formats, where it wants them, and of its dtypes.
   //   order: called once everything is allocated, before the run is enqueued.
   //   memory: what was allocated before for a call of this kind; null: it is allocated here.
   std::vector<at::Tensor> run(

@@ -124,13 +124,14 @@ class Route {
 
   // `place`: where the calls of this route from this thread ran last.
   Tensors run(at::TensorList inputs, Place& place) const {
-    if (plain_ && std::all_of(inputs.begin(), inputs.end(), [](const at::Tensor& item) { return item.is_contiguous(); })) {
+    if (plain_ && lie_as_wanted(inputs)) {
       return session_->run(kind_, inputs, place);
     }
     Tensors ready;
     for (size_t index = 0; index < order_.size(); ++index) {
       const at::Tensor& tensor = inputs[order_[index]];
-      ready.push_back(moved(tensor, session_->input_devices[index], session_->inputs[index].dtype).contiguous());
+      ready.push_back(moved(tensor, session_->input_devices[index], session_->inputs[index].dtype)
+                          .contiguous(session_->input_formats[index]));
     }
     const Tensors given = session_->run(kind_, ready, place);
     Tensors outputs;
@@ -150,6 +151,16 @@ class Route {
   }
 
  private:
+  // Whether the engine takes these inputs as they are in memory; they are in its order.
+  bool lie_as_wanted(at::TensorList inputs) const {
+    for (size_t index = 0; index < inputs.size(); ++index) {
+      if (!inputs[index].is_contiguous(session_->input_formats[index])) {
+        return false;
+      }
+    }
+    return true;
+  }
+
   struct Taken {
     c10::ScalarType dtype;
     at::Device device;

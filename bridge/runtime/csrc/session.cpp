@@ -85,6 +85,40 @@ std::string tuple_text(at::IntArrayRef sizes) {
   return "(" + inside + (sizes.size() == 1 ? ",)" : ")");
 }
 
+// TensorRT's name of a format, and to what it pads the channels where they are last; 0 where they are not.
+std::pair<std::string, int64_t> described(nvinfer1::TensorFormat format) {
+  switch (format) {
+    case nvinfer1::TensorFormat::kLINEAR:
+      return {"LINEAR", 0};
+    case nvinfer1::TensorFormat::kHWC:
+      return {"HWC", 1};
+    case nvinfer1::TensorFormat::kHWC8:
+      return {"HWC8", 8};
+    case nvinfer1::TensorFormat::kHWC16:
+      return {"HWC16", 16};
+    default:
+      return {"number " + std::to_string(static_cast<int32_t>(format)), 0};
+  }
+}
+
+// How a tensor of the engine lies in memory, in PyTorch's terms. Throws where PyTorch has no word for it.
+at::MemoryFormat memory_format(const nvinfer1::ICudaEngine& engine, const std::string& name, const std::string& kind) {
+  const nvinfer1::TensorFormat format = engine.getTensorFormat(name.c_str());
+  if (format == nvinfer1::TensorFormat::kLINEAR) {
+    return at::MemoryFormat::Contiguous;
+  }
+  const auto [said, padding] = described(format);
+  const at::DimVector shape = sizes_of(engine.getTensorShape(name.c_str()));
+  if (padding > 0 && shape.size() == 4 && shape[1] > 0 && shape[1] % padding == 0) {
+    return at::MemoryFormat::ChannelsLast;
+  }
+  fail(
+      kind + " " + quoted(name) + " of this engine, of shape " + tuple_text(shape) + ", is in TensorRT's format " + said +
+          ", which no tensor of PyTorch has",
+      {},
+      "build it with linear inputs and outputs, or with channels last and no padding");
+}
+
 } // namespace
 
 void Session::close_everything() {
@@ -147,6 +181,12 @@ Session::Session(const Plan& plan, at::Device device)
   }
   for (const Binding& binding : outputs) {
     output_devices.push_back(place(binding));
+  }
+  for (const Binding& binding : inputs) {
+    input_formats.push_back(memory_format(*engine_, binding.name, "input"));
+  }
+  for (const Binding& binding : outputs) {
+    output_formats.push_back(memory_format(*engine_, binding.name, "output"));
   }
   if (host_inputs) {
     why_not_repeated = "the values of an input decide shapes";

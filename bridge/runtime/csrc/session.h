@@ -40,7 +40,7 @@ class Session {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  // Inputs are contiguous, on `input_devices` and of the engine's dtypes, in the order of `inputs`. Gives new tensors in
+  // Inputs are of `input_formats`, on `input_devices` and of the engine's dtypes, in the order of `inputs`. Gives new tensors in
   // the order of `outputs`, on `output_devices`.
   //   place: of this session, or empty; changed to where this call runs.
   std::vector<at::Tensor> run(const CallKind& kind, at::TensorList tensors, Place& place);
@@ -62,6 +62,7 @@ class Session {
   const at::Device device;
   std::vector<at::Device> input_devices; // the CPU for one from whose values shapes are computed
   std::vector<at::Device> output_devices;
+  std::vector<at::MemoryFormat> input_formats, output_formats; // contiguous, or with channels last
   bool host_inputs = false;
   std::string why_not_repeated; // why calls that repeat are not captured; empty: they are
 
