@@ -16,6 +16,7 @@ _FIGURES = (
     ("Torch-TensorRT, dynamo", "torch_tensorrt", "ms"),
     ("Torch-TensorRT, TorchScript", "torch_tensorrt_ts", "ms"),
     ("ours, half module and inputs", "ours_half", "ms"),
+    ("ours, half, never a CUDA graph", "ours_half", "plain_ms"),
     ("ours, FP32 module and inputs", "ours", "ms"),
     ("its engine, raw", "ours_half", "raw_ms"),
     ("Torch-TensorRT, dynamo, CUDA graph", "torch_tensorrt", "graph_ms"),

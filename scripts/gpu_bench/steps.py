@@ -52,13 +52,15 @@ def eager(half: torch.nn.Module, cast: Inputs, expected: torch.Tensor) -> Measur
 
 
 def of_ours(path: Path, compiler: str, index: int, inputs: Inputs, expected: torch.Tensor) -> Measured:
-    """The saved module, the same with CUDA graphs, and its engine alone."""
+    """The saved module as it is, the same with CUDA graphs never and always, and its engine alone."""
     memory = memory_of(path, inputs) if ON_GPU else {}
-    compiled, graphed = torch.jit.load(path), torch.jit.load(path)
+    compiled, plain, graphed = (torch.jit.load(path) for _ in range(3))
     found = Measured(compiler, index, lambda: compiled(*inputs), expected)
     found.row |= memory
     if ON_GPU:
+        bridge.configure(plain, cuda_graphs=False)
         bridge.configure(graphed, cuda_graphs=True)
+        found.figures |= call_figures(lambda: plain(*inputs), "plain_")
         found.figures |= call_figures(lambda: graphed(*inputs), "graph_")
         calls = engine_calls(compiled)
         if len(calls) == 1:
