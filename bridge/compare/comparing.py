@@ -13,7 +13,7 @@ import torch
 from bridge.compare import bisecting
 from bridge.compare.corners import corner_sets
 from bridge.compare.inputs import input_sets
-from bridge.compare.layers import NOISE, compare_layers
+from bridge.compare.layers import NOISE, Comparable, compare_layers
 from bridge.compare.outputs import RTOL, OutputRow, Tolerance, compare_outputs, feed_of, quiet_polygraphy
 from bridge.compare.results import ComparisonReport
 from bridge.compare.runners import Contender, needs_own_process
@@ -92,13 +92,25 @@ def compare(
         raise BridgeError(told, hint="let the module return what is to be compared")
     report = ComparisonReport(left.label, right.label, rows, settings=_told(rtol, atol, layers, spec, settings))
     if layers or bisect is not None:
-        worst = max(rows, key=_badness).inputs
-        graphs = comparable_of(left, right, sets[worst], spec, settings, named, passed=report.passed)
-        report.layers, report.histograms = compare_layers(graphs)
-        report.noise, report.notes = graphs.noise, graphs.notes
-        if bisect is not None:
-            report.bisection = bisecting.bisect(graphs, report.layers, report.passed, Path(bisect), _bound(rows))
+        worst = sets[max(rows, key=_badness).inputs]
+        try:
+            graphs = comparable_of(left, right, worst, spec, settings, named, passed=report.passed)
+        except BridgeError as error:
+            if report.passed:
+                raise
+            report.notes.append(str(error))  # that the outputs differ is known, and to be told
+            return report
+        _look_into(graphs, report, None if bisect is None else Path(bisect))
     return report
+
+
+def _look_into(graphs: Comparable, report: ComparisonReport, folder: Path | None) -> None:
+    """Adds to a report what the layers tell, and in the folder what is at fault."""
+    report.layers, report.histograms = compare_layers(graphs)
+    report.noise, report.notes = graphs.noise, graphs.notes
+    if folder is not None:
+        bound = _bound(report.outputs)
+        report.bisection = bisecting.bisect(graphs, report.layers, report.passed, folder, bound)
 
 
 def _checked(

@@ -71,7 +71,7 @@ class TorchSide:
         graph = tp.graph_of(module, self.program.method)
         copies = dict(zip((v.debugName() for v in tp.values(self.program.graph)), tp.values(graph), strict=True))
         wanted = [name for name in names if name in copies and copies[name].type().kind() == "TensorType"]
-        first = next(iter(graph.nodes()))
+        first = next(iter(graph.nodes()), graph.return_node())
         for index, name in enumerate(wanted):
             node = copies[name].node()
             position = tp.constant(graph, index, first)

@@ -109,3 +109,72 @@ def test_what_onnx_cannot_express_is_fed_in_loops_and_at_the_end() -> None:
     report = bridge.compare(module, module, x, layers=("exported",))
     assert report.passed and report.first_divergence is None
     assert {"aten::relu"} <= {row.origin.operator for row in report.layers}
+
+
+class Steps(torch.nn.Module):
+    """Runs its layer in the branches of a loop."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.linear, self.factor = torch.nn.Linear(8, 8), factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(3):
+            x = torch.tanh(self.linear(x))
+            if bool(x.abs().max() > 0):
+                x = x * self.factor
+        return x
+
+
+def test_scripted_control_flow() -> None:
+    torch.manual_seed(0)
+    one, two = Steps(2.0).eval(), Steps(2.1).eval()
+    two.load_state_dict(one.state_dict())
+    left, right, x = torch.jit.script(one), torch.jit.script(two), torch.rand(2, 8)
+    for compiled in (right, bridge.compile(right, [x], backend="onnxruntime")):
+        assert place(bridge.compare(left, compiled, x, layers=True)) == ("", "aten::mul", "compiled")
+
+
+class Masked(torch.nn.Module):
+    def __init__(self, masks: bool) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (torch.nn.Linear(8, 8) for _ in range(3))
+        self.masks = masks
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        scores = self.query(x) @ self.key(x).transpose(-1, -2)
+        if self.masks:
+            scores = scores.masked_fill(mask, float("-inf"))
+        return torch.softmax(scores, -1) @ self.value(x)
+
+
+def test_a_lost_mask_shows_where_it_is_missing() -> None:
+    torch.manual_seed(0)
+    one, two = Masked(True).eval(), Masked(False).eval()
+    two.load_state_dict(one.state_dict())
+    x, mask = torch.randn(2, 5, 8), torch.arange(5).expand(2, 5, 5) > 2
+    compiled = bridge.compile(two, [x, mask], backend="onnxruntime")
+    assert place(bridge.compare(one, compiled, (x, mask), layers=True)) == ("", "aten::softmax", "compiled")
+    whole = torch.ones_like(mask)  # all is NaN on both sides
+    right = bridge.compile(one, [x, mask], backend="onnxruntime")
+    assert bridge.compare(one, right, (x, whole), layers=True).first_divergence is None
+
+
+def test_a_frozen_batch_shows_at_another() -> None:
+    class Mean(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(x).sum(0) / float(x.shape[0])
+
+    frozen = torch.jit.trace(Mean(), torch.rand(2, 3), check_trace=False)
+    sets = [(torch.rand(2, 3),), (torch.rand(4, 3),)]
+    report = bridge.compare(Mean(), frozen, sets, layers=True)
+    assert [row.passed for row in report.outputs] == [True, False] and place(report) == ("", "aten::div", "compiled")
+
+
+def test_modules_without_operators() -> None:
+    class Turned(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.transpose(0, 1)
+
+    report = bridge.compare(torch.nn.Identity(), Turned(), torch.rand(2, 3), layers=True)
+    assert [row.reason for row in report.outputs] == ["its shape is (3, 2)"] and not report.layers
