@@ -13,7 +13,12 @@ _SPLITS = {
 }  # fmt: skip
 
 
-_GIVE_THEIR_INPUT = {"aten::dropout", "aten::contiguous", "aten::to", "aten::reshape", "aten::flatten"}
+_GIVE_THEIR_INPUT = {
+    "aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout", "aten::contiguous",
+    "aten::to", "aten::type_as", "aten::to_dense", "aten::reshape", "aten::flatten", "aten::_unsafe_view",
+    "aten::einsum", "aten::cartesian_prod", "aten::atleast_1d", "aten::atleast_2d", "aten::atleast_3d",
+    "aten::broadcast_tensors", "aten::meshgrid",
+}  # fmt: skip
 """Operators whose result may be their argument, of which their schemas say nothing."""
 
 
@@ -34,10 +39,10 @@ def _is_all_that_reads(unpack: tp.Node) -> bool:
     if split.kind() not in _SPLITS or len(split.output().uses()) != 1:
         return False
     tensor = next(iter(split.inputs()))
-    return len(tensor.uses()) == 1 and _makes_new(tensor.node())
+    return len(tensor.uses()) == 1 and makes_new(tensor.node())
 
 
-def _makes_new(node: tp.Node) -> bool:
+def makes_new(node: tp.Node) -> bool:
     """Whether what an operator gives is in memory of its own."""
     schema = tp.schema(node)
     if schema is None or node.kind() in _GIVE_THEIR_INPUT | _SPLITS:
@@ -45,7 +50,7 @@ def _makes_new(node: tp.Node) -> bool:
     return all(value.alias_info is None for value in (*schema.arguments, *schema.returns))
 
 
-def _is_write(node: tp.Node) -> bool:
+def is_write(node: tp.Node) -> bool:
     """Whether an operator changes its first argument, and nothing else, and gives it back."""
     schema = tp.schema(node)
     if schema is None or not node.kind().endswith("_") or node.outputsSize() != 1:
@@ -71,15 +76,15 @@ def _settle(graph: tp.Graph, piece: tp.Value) -> None:
     if not writes or not users <= order.keys():
         return
     last = max(order[node] for node in writes)
-    if all(node in writes or _makes_new(node) or order[node] > last for node in users) and all(map(_has_twin, writes)):
+    if all(node in writes or makes_new(node) or order[node] > last for node in users) and all(map(has_twin, writes)):
         _rewrite(graph, piece, same, sorted(users, key=order.__getitem__), writes)
 
 
 def _writes(node: tp.Node, same: set[str]) -> bool:
-    return _is_write(node) and next(iter(node.inputs())).debugName() in same
+    return is_write(node) and next(iter(node.inputs())).debugName() in same
 
 
-def _has_twin(node: tp.Node) -> bool:
+def has_twin(node: tp.Node) -> bool:
     """Whether there is an operator without the underscore that takes the same arguments."""
     schema = tp.schema(node)
     assert schema is not None
@@ -94,13 +99,13 @@ def _rewrite(graph: tp.Graph, piece: tp.Value, same: set[str], users: list[tp.No
             if value.debugName() in same:
                 node.replaceInput(offset, now)
         if node in writes:
-            now = _twin(graph, node, piece)
+            now = twin(graph, node, piece)
     for node in reversed(users):
         if node in writes:
             node.destroy()
 
 
-def _twin(graph: tp.Graph, node: tp.Node, piece: tp.Value) -> tp.Value:
+def twin(graph: tp.Graph, node: tp.Node, piece: tp.Value) -> tp.Value:
     """The result of the functional operator, in the dtype that the piece had."""
     made = graph.create(node.kind().removesuffix("_"), list(node.inputs()), 1)
     made.insertBefore(node)

@@ -11,7 +11,7 @@ import torch
 
 from bridge import torch_private as tp
 from bridge.errors import SpecError
-from bridge.frontend import containers, pieces, structure
+from bridge.frontend import containers, pieces, structure, written
 from bridge.frontend import facts as facts_
 from bridge.frontend import provenance as provenance_
 from bridge.frontend.empty import fold_empty
@@ -115,6 +115,7 @@ def prepare(
     for _ in range(_ROUNDS):
         structure.lower(graph)
         containers.settle(graph)
+        written.settle(graph)
         if not seen.covers(graph):
             seen = _seen(frozen, method, [example])
         for facts in facts_.reason(graph, seen, inputs, others):

@@ -139,3 +139,32 @@ def repeat_interleave(x, repeats, dim=None, *, output_size=None):
     before, after = x.shape[:dim], x.shape[dim + 1 :]
     spread = x.unsqueeze(dim + 1).expand(*before, x.shape[dim], repeats, *after)
     return spread.reshape(*before, x.shape[dim] * repeats, *after)
+
+
+@lowering(
+    "aten::slice_scatter",
+    examples=[
+        example(self=("n", 6), src=("n", 2), dim=1, start=1, end=3),
+        example(self=(7, 3), src=(3, 3), start=-6, step=2),
+        example(self=tensor("n", 6, dtype="int64"), src=tensor("n", 4, dtype="int64"), dim=-1, end=-2),
+        example(self=("n", 3), src=(2, 3), start=1, end=3, _sizes={"n": 3}),
+    ],
+)
+def slice_scatter(x, src, dim=0, start=None, end=None, step=1):
+    """slice_scatter -> Range Gather Where: each place in the slice takes its element, whatever the sizes are."""
+    import torch
+
+    places = torch.arange(x.shape[dim])
+    size = torch.zeros_like(places[:1]) + x.shape[dim]
+    first, last = (None if bound is None else size * 0 + bound for bound in (start, end))
+    first, last = (b if b is None else torch.where(b < 0, b + size, b).clamp(min=0) for b in (first, last))
+    offset = places if first is None else places - first
+    inside = offset >= 0
+    if last is not None:
+        inside = inside & (places < last)
+    if step != 1:
+        inside = inside & (offset % step == 0)
+        offset = torch.div(offset, step, rounding_mode="floor")
+    some = torch.cat([src, x.narrow(dim, 0, 1)], dim)  # a slice may be empty
+    taken = some.index_select(dim, torch.minimum(offset.clamp(min=0), torch.zeros_like(size) + src.shape[dim]))
+    return torch.where(inside.reshape([-1] + [1] * (x.dim() - 1 - dim % x.dim())), taken, x)

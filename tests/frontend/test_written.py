@@ -1,0 +1,125 @@
+"""Writes into slices and rows of new tensors: functional, and in engines; what may be seen changing stays as it is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bridge
+from bridge.runtime.calls import engine_calls
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def columns(x: Tensor, n: int) -> Tensor:
+    y = x * 2
+    y[:, :2] = 1
+    y[:, -1] = y[:, 0] + x[:, 1]
+    y[0] += 3
+    y[1:, 1:3] *= x[1:, 1:3]
+    return y.sin()
+
+
+def corners(x: Tensor, n: int) -> Tensor:
+    y = x.clone()
+    y[:, 0] = x[:, 0] - x[:, 2] / 2
+    y[:, 2] = x[:, 0] + x[:, 2] / 2
+    z = y + 1
+    y[:, 3].clamp_(min=0.1)
+    y[:, 1].zero_()
+    return y * z
+
+
+def mask(x: Tensor, n: int) -> Tensor:
+    seen = torch.zeros([6, 6])
+    seen[:3, :3] = 1
+    seen[3:, 3:] = 2
+    seen[-1].fill_(5.0)
+    return x @ seen
+
+
+def chosen(x: Tensor, n: int) -> Tensor:
+    y = torch.zeros_like(x)
+    y[:, 1:][x[:, 1:] > 0] = 2.0
+    y[:, 0] = x[:, 0].to(torch.int64)
+    return y + x
+
+
+def numbers(x: Tensor, n: int) -> Tensor:
+    y = torch.arange(6).repeat(x.shape[0], 1)
+    y[:, ::2] = 9
+    y[:, 1] = x[:, 1].mul(10).to(torch.int32)
+    return y * x.softmax(1)
+
+
+def old_views(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    y = x * 2
+    row = y[0]
+    before = row + 1
+    y[:, 1] = 7
+    return row * 2 + before, y.exp()
+
+
+def results_used(x: Tensor, n: int) -> Tensor:
+    y = x * 2
+    z = y[:, 0].add_(1)
+    y[:, 1:3] = 4
+    z.mul_(3)
+    return y.tanh() + z.sum()
+
+
+def in_turns(x: Tensor, n: int) -> Tensor:
+    y = torch.zeros_like(x)
+    for i in range(x.shape[1]):
+        y[:, i] = x[:, i] * i
+    return y.cos()
+
+
+def in_a_branch(x: Tensor, n: int) -> Tensor:
+    y = x * 2
+    y[:, 0] = 3
+    if bool(x.sum() > 0):
+        y[:, 1] = 5
+    y[:, 2] = 6
+    return y @ y.t()
+
+
+def of_arguments(x: Tensor, n: int) -> Tensor:
+    x[:, 0] = 3
+    return x @ x.t()
+
+
+WHOLE = [columns, corners, mask, chosen, numbers]
+OTHERS = [old_views, results_used, in_turns, in_a_branch, of_arguments]
+
+
+class Scripted(nn.Module):
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor):
+        return self.function(x, 0)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("function", [*WHOLE, *OTHERS], ids=lambda function: function.__name__)
+def test_what_is_written_in_place_is_what_eager_has(function, traced: bool) -> None:
+    if traced and function in (in_turns, in_a_branch):
+        pytest.skip("a trace holds neither")
+    inner = torch.jit.script(function)
+    module = torch.jit.script(Scripted(inner))
+    if traced:
+        module = torch.jit.trace(Scripted(function), torch.randn(4, 6), check_trace=False)
+    rows = bridge.Input(("n", 6), min_shape=(2, 6), opt_shape=(4, 6), max_shape=(9, 6))
+    compiled = bridge.compile(module, [rows], backend="onnxruntime")
+    for size in (4, 2, 9):
+        x = torch.randn(size, 6)
+        given, kept = x.clone(), x.clone()
+        expected = function(kept, 0)
+        torch.testing.assert_close(compiled(given), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(given, kept)
+    if function in WHOLE:
+        assert len(engine_calls(compiled)) == 1
+        assert not [node for node in compiled.inlined_graph.nodes() if node.kind().endswith("_")]
