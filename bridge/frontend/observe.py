@@ -37,12 +37,16 @@ _seen: list[list[Any]] = []
 
 @dataclass(frozen=True)
 class TensorSeen:
-    """A tensor as it was in one run: ``shape`` in elements; ``strided`` unless it is sparse."""
+    """A tensor as it was in one run: ``shape`` in elements; ``strided`` unless it is sparse.
+
+    ``in_order``: its memory holds its elements one after the other, and nothing before them.
+    """
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     device: torch.device
     strided: bool = True
+    in_order: bool = field(default=True, compare=False)
 
     @property
     def rank(self) -> int:
@@ -96,7 +100,9 @@ def _note(index: int, value: Any) -> None:
 def describe(value: Any) -> Any:
     """A value without its numbers: dtype, shape and device of tensors, also in lists; all else as it is."""
     if isinstance(value, torch.Tensor):
-        return TensorSeen(value.dtype, tuple(value.shape), value.device, value.layout is torch.strided)
+        strided = value.layout is torch.strided
+        in_order = bool(strided and value.is_contiguous() and value.storage_offset() == 0)
+        return TensorSeen(value.dtype, tuple(value.shape), value.device, strided, in_order)
     if isinstance(value, (list, tuple)):
         return [describe(item) for item in value]
     return value

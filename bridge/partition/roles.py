@@ -23,6 +23,7 @@ _STRUCTURE = {
     "prim::ListUnpack", "prim::GetAttr", "prim::SetAttr", "prim::Constant", "prim::unchecked_cast",
     "aten::__getitem__", "prim::Uninitialized", "prim::Return",
 }  # fmt: skip
+_BY_LAYOUT = ("aten::as_strided", "aten::as_strided_copy", "aten::as_strided_scatter")
 _OFF_SWITCHES = ("train", "dropout_p", "dropout")
 _DROPOUTS = {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout"}
 
@@ -195,6 +196,9 @@ class Roles:
     def _why_not_memory(self, node: tp.Node) -> str | None:
         if any(self.memory.written(value) for value in (*node.inputs(), *node.outputs())):
             return "it reads or changes memory that is updated in place"
+        seen = self.facts.tensor(next(iter(node.inputs()))) if node.kind() in _BY_LAYOUT else None
+        if seen is not None and not seen.in_order:
+            return "it reads memory as it lies, and what it is given lies otherwise in an engine"
         schema = tp.schema(node)
         if schema is not None and any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments):
             return "it changes its input in place"
