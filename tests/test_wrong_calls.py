@@ -107,7 +107,6 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
     ),
     "a size beyond memory": (with_inputs((2**40, 4), (1,)), r"inputs\[0\]: no example of shape \(1099511627776, 4\)"),
     "a tensor without values": (with_inputs(X.to("meta"), (1,)), r"inputs\[0\].*meta device has no values"),
-    "a sparse tensor": (with_inputs(X.to_sparse(), (1,)), r"inputs\[0\].*a sparse tensor cannot go into an engine"),
     "a quantized tensor": (
         with_inputs(torch.quantize_per_tensor(X, 0.1, 0, torch.qint8), (1,)), r"inputs\[0\].*a quantized tensor",
     ),
