@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,21 +18,21 @@ if TYPE_CHECKING:
     from bridge.frontend.facts import Facts
 
 Symbols = tuple[int, ...]
+_Description = Any  # an argument, hashable; a size in it is itself, or -1 - its place among the sizes that may vary
 
 
 def completed(graph: tp.Graph, facts: Facts, found: dict[str, Symbols]) -> dict[str, Symbols]:
     """The dimensions in ``found``, and those that follow from them: each operator with open ones runs by itself.
 
     Sizes that may vary are symbols then. A result that holds for some of their values only, which PyTorch notes as a
-    guard, says nothing.
+    guard, says nothing. Operators that differ in their sizes' names only, as those of equal layers, run once.
     """
-    found = dict(found)
+    completion = _Completion(facts, dict(found))
     with silenced("torch._subclasses.fake_tensor"), torch.no_grad():
         for node in tp.walk(graph):
-            if _is_open(node, found):
-                for value, dims in _Run(node, facts, found).results():
-                    found[value.debugName()] = dims
-    return found
+            if _is_open(node, completion.found):
+                completion.run(node)
+    return completion.found
 
 
 def _is_open(node: tp.Node, found: dict[str, Symbols]) -> bool:
@@ -53,89 +55,156 @@ class _Unknown(Exception):
     """An argument of which too little is known."""
 
 
-class _Run:
-    """One operator, run on fake tensors."""
+@dataclass(frozen=True)
+class _Constant:
+    """``kind`` tells apart what is equal, as 1 and True."""
 
-    def __init__(self, node: tp.Node, facts: Facts, found: dict[str, Symbols]) -> None:
-        from torch.fx.experimental.symbolic_shapes import ShapeEnv
+    kind: type
+    value: Any
 
-        self.node, self.facts, self.found = node, facts, found
-        self.shapes = ShapeEnv()
-        self.sizes: dict[int, Any] = {}  # a dimension -> its symbol
-        self.numbers: dict[Any, int] = {}  # an expression -> the dimension that it is
 
-    def results(self) -> Iterator[tuple[tp.Value, Symbols]]:
-        """The dimensions of results that are tensors of a rank that is certain."""
-        run = function_of_node(self.node)
-        if run is None:
-            return
+@dataclass(frozen=True)
+class _Size:
+    size: int
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    dtype: torch.dtype
+    device: torch.device
+    sizes: Symbols
+
+
+class _Completion:
+    """Dimensions by values' names, ``found``, to which those of operators are added."""
+
+    def __init__(self, facts: Facts, found: dict[str, Symbols]) -> None:
+        self.facts, self.found = facts, found
+        lowest = min((dim for dims in found.values() for dim in dims), default=0)
+        self._fresh = itertools.count(min(lowest, 0) - 1, -1)
+        self._numbers: dict[str, int] = {}  # a Python number that may vary -> the dimension that it is
+        self._results: dict[_Description, list[Symbols | None]] = {}
+
+    def run(self, node: tp.Node) -> None:
+        """Adds the dimensions of a node's results that are tensors of a rank that is certain."""
+        sizes: dict[int, int] = {}  # a dimension that may vary -> what it was
         try:
-            with FakeTensorMode(allow_non_fake_inputs=True, shape_env=self.shapes):
-                made = run(*(self._argument(value) for value in self.node.inputs()))
-        except Exception:  # too little is known, there is no fake kernel, or it needs numbers
+            arguments = tuple(self._described(value, sizes) for value in node.inputs())
+        except _Unknown:
             return
-        if self.shapes.guards:
-            return
-        outputs = list(self.node.outputs())
-        for value, one in zip(outputs, made if len(outputs) > 1 else [made], strict=False):
+        key = (str(tp.schema(node)), arguments, tuple(sizes.values()))
+        if key not in self._results:
+            self._results[key] = _results(node, arguments, list(sizes.values()))
+        names = dict(enumerate(sizes))
+        for value, result in zip(node.outputs(), self._results[key], strict=False):
             seen = self.facts.known_kind(value)
-            if isinstance(one, torch.Tensor) and seen is not None and one.dim() == seen.rank:
-                dims = tuple(map(self._number, one.shape))
-                if all(size in (seen_size, min(size, -1)) for size, seen_size in zip(dims, seen.shape, strict=True)):
-                    yield value, dims
+            if result is None or seen is None or len(result) != seen.rank:
+                continue
+            if all(size < 0 or size == was for size, was in zip(result, seen.shape, strict=True)):
+                for size in result:
+                    if size < 0 and -1 - size not in names:
+                        names[-1 - size] = next(self._fresh)
+                self.found[value.debugName()] = tuple(size if size >= 0 else names[-1 - size] for size in result)
 
-    def _argument(self, value: tp.Value) -> Any:
+    def _described(self, value: tp.Value, sizes: dict[int, int]) -> _Description:
         node = value.node()
         if node.kind() == "prim::Constant":
-            return tp.constant_value(value)
+            return _constant(tp.constant_value(value))
         if node.kind() == "prim::ListConstruct":
-            return [self._argument(item) for item in node.inputs()]
+            return tuple(self._described(item, sizes) for item in node.inputs())
         if value.type().kind() == "TensorType":
-            return self._fake(value)
+            return self._tensor(value, sizes)
         if value.type().kind() == "IntType":
-            return self._size(node, value)
+            return _Size(self._number(node, value, sizes))
         raise _Unknown
 
-    def _fake(self, value: tp.Value) -> torch.Tensor:
+    def _tensor(self, value: tp.Value, sizes: dict[int, int]) -> _Tensor:
         dims, seen = self.found.get(value.debugName()), self.facts.known_kind(value)
         if dims is None or seen is None or len(dims) != seen.rank:
             raise _Unknown
-        sizes = [self._symbol(dim, size) for dim, size in zip(dims, seen.shape, strict=True)]
-        return torch.empty(sizes, dtype=seen.dtype, device=seen.device)
+        places = tuple(_place(dim, was, sizes) for dim, was in zip(dims, seen.shape, strict=True))
+        return _Tensor(seen.dtype, seen.device, places)
 
-    def _size(self, node: tp.Node, value: tp.Value) -> Any:
+    def _number(self, node: tp.Node, value: tp.Value, sizes: dict[int, int]) -> int:
         """A number: that of a dimension, or any other as one that may vary."""
         if node.kind() == "aten::size" and node.inputsSize() == 2 and tp.is_constant(list(node.inputs())[1]):
             tensor, axis = node.inputs()
-            return self._fake(tensor).shape[tp.constant_value(axis)]
-        seen = next(
-            (number for number in self.facts.seen.values.get(value.debugName(), []) if number is not None), None
-        )
-        if type(seen) is not int:
+            return int(self._tensor(tensor, sizes).sizes[tp.constant_value(axis)])
+        name = value.debugName()
+        was = next((number for number in self.facts.seen.values.get(name, []) if number is not None), None)
+        if type(was) is not int:
             raise _Unknown
-        return self._symbol(-(1 << 40) - len(self.sizes), seen)
+        if name not in self._numbers:
+            self._numbers[name] = next(self._fresh)
+        return _place(self._numbers[name], was, sizes)
 
-    def _symbol(self, dim: int, seen: int) -> Any:
-        from torch._dynamo.source import ConstantSource
-        from torch.fx.experimental.symbolic_shapes import DimDynamic
 
-        if dim >= 0:
-            return dim
-        if dim not in self.sizes:
-            hint, source = max(seen, 2), ConstantSource(f"d{len(self.sizes)}")
-            symbol = self.shapes.create_symbol(hint, source, DimDynamic.DYNAMIC, None)
-            self.sizes[dim] = self.shapes.create_symintnode(symbol, hint=hint, source=source)
-            self.numbers[symbol] = dim
-        return self.sizes[dim]
+def _constant(value: Any) -> _Constant:
+    if isinstance(value, list):
+        return _Constant(list, tuple(map(_constant, value)))
+    if isinstance(value, (dict, tuple)):
+        raise _Unknown
+    return _Constant(type(value), value)
 
-    def _number(self, size: Any) -> int:
-        """A size as a dimension: itself, one that is known, or a new one."""
-        if not isinstance(size, torch.SymInt):
-            return int(size)
-        expression = size.node.expr
-        if expression.is_number:
-            return int(expression)
-        if expression not in self.numbers:
-            taken = min((dim for dims in self.found.values() for dim in dims), default=0)
-            self.numbers[expression] = min(taken, *self.numbers.values(), -1) - 1
-        return self.numbers[expression]
+
+def _place(dim: int, was: int, sizes: dict[int, int]) -> int:
+    if dim >= 0:
+        return dim
+    sizes.setdefault(dim, max(was, 2))
+    return -1 - list(sizes).index(dim)
+
+
+def _results(node: tp.Node, arguments: Sequence[_Description], hints: list[int]) -> list[Symbols | None]:
+    """The sizes of the results; those that are none of the arguments' are counted on from these."""
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    function, shapes = function_of_node(node), ShapeEnv()
+    if function is None:
+        return []
+    symbols = [_symbol(shapes, index, hint) for index, hint in enumerate(hints)]
+    places: dict[Any, int] = {symbol.node.expr: -1 - index for index, symbol in enumerate(symbols)}
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True, shape_env=shapes):
+            made = function(*(_argument(item, symbols) for item in arguments))
+    except Exception:  # there is no fake kernel, or it needs numbers
+        return []
+    if shapes.guards:
+        return []
+    listed = made if node.outputsSize() > 1 else [made]
+    return [
+        tuple(_number_of(size, places) for size in one.shape) if isinstance(one, torch.Tensor) else None
+        for one in listed
+    ]
+
+
+def _symbol(shapes: Any, index: int, hint: int) -> Any:
+    from torch._dynamo.source import ConstantSource
+    from torch.fx.experimental.symbolic_shapes import DimDynamic
+
+    source = ConstantSource(f"d{index}")
+    symbol = shapes.create_symbol(hint, source, DimDynamic.DYNAMIC, None)
+    return shapes.create_symintnode(symbol, hint=hint, source=source)
+
+
+def _argument(item: _Description, symbols: Sequence[Any]) -> Any:
+    if isinstance(item, tuple):
+        return [_argument(part, symbols) for part in item]
+    if isinstance(item, _Constant):
+        return [_argument(part, symbols) for part in item.value] if item.kind is list else item.value
+    if isinstance(item, _Size):
+        return _size(item.size, symbols)
+    return torch.empty([_size(size, symbols) for size in item.sizes], dtype=item.dtype, device=item.device)
+
+
+def _size(size: int, symbols: Sequence[Any]) -> Any:
+    return size if size >= 0 else symbols[-1 - size]
+
+
+def _number_of(size: Any, places: dict[Any, int]) -> int:
+    """A size: itself, one of the arguments', or a new one."""
+    if not isinstance(size, torch.SymInt):
+        return int(size)
+    expression = size.node.expr
+    if expression.is_number:
+        return int(expression)
+    return places.setdefault(expression, -1 - len(places))
