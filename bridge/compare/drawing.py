@@ -22,6 +22,7 @@ STYLE = """
 .map { overflow: auto; max-height: 42rem; border: 1px solid var(--line); padding: .5rem; }
 .map svg { max-width: none; } .map path { fill: none; stroke: var(--soft); stroke-opacity: .45; }
 .map rect { stroke: var(--line); } .map rect.begins { stroke: var(--bad); stroke-width: 3; }
+.map rect.e6 + text, .map rect.e7 + text, .map rect.ex + text { fill: #fff; }
 .map rect.none { fill: var(--panel); } .map a { cursor: pointer; }
 .line { fill: none; stroke-width: 1.6; } .axis { stroke: var(--line); }
 .legend span { display: inline-block; padding: 0 .5rem; margin-right: 1px; font-size: 12px; }
@@ -34,7 +35,7 @@ STYLE = """
     f".e{i} {{ fill: var(--e{i}); }} td.e{i}, span.e{i} {{ background: var(--e{i}); }}\n" for i in (*range(STEPS), "x")
 )
 _WIDTH, _HEIGHT, _MARGIN, _DECADES = 1100, 200, 46, 9
-_STAGE_COLOURS = ("good", "accent", "soft", "bad", "warning")
+_STAGE_COLOURS = ("good", "accent", "soft", "bad", "warning", "ink")
 
 
 def colour(error: float) -> str:
