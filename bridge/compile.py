@@ -23,6 +23,7 @@ from bridge.partition.roles import Policy, Role, Roles
 from bridge.partition.segments import Cut, Segment, cut
 from bridge.partition.stitch import Call, stitch
 from bridge.recording import record_of
+from bridge.runtime.calls import engine_calls
 from bridge.runtime.plan import Profile
 from bridge.runtime.record import remember
 from bridge.spec import CompileSpec
@@ -52,6 +53,10 @@ def compile(module: Any, spec: Any = None, **settings: Any) -> torch.nn.Module:
         BuildError: ``require_full_compilation`` is set and the backend gave no engine.
     """
     wanted = CompileSpec.of(spec, settings)
+    if isinstance(module, torch.nn.Module) and engine_calls(module):
+        _LOG.warning(
+            "the module has engines already, which stay as they are; to change them, compile what it was made from"
+        )
     backend = backends.select(wanted.backend)
     loaded = load(module, wanted, wants_gpu=backend.name != "onnxruntime")
     partition, calls = divide_and_build(loaded, backend)

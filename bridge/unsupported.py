@@ -14,6 +14,7 @@ from bridge.frontend.provenance import TAG
 
 _REFUSED = re.compile(r"^\w+ refuses (?P<operator>\w+): ")
 _REMEDIES = (
+    (r"an engine already", "compile the module that it was made from"),
     (r"torch_executed_ops", "take it out of torch_executed_ops"),
     (r"torch_executed_modules", "take its module out of torch_executed_modules"),
     (r"min_block_size", "set min_block_size lower"),

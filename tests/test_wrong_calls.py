@@ -265,3 +265,10 @@ def test_what_torch_compile_wraps_is_compiled(module: torch.jit.ScriptModule) ->
     compiled = bridge.compile(torch.compile(plain), INPUTS, backend="onnxruntime")
     assert isinstance(compiled, torch.jit.ScriptModule)
     torch.testing.assert_close(compiled(X, SCALE), plain(X, SCALE))
+
+
+def test_what_is_compiled_already_is_told(compiled: torch.jit.ScriptModule, caplog: pytest.LogCaptureFixture) -> None:
+    again = bridge.compile(compiled, INPUTS, backend="onnxruntime", precision=torch.float16)
+    assert "has engines already" in caplog.text and torch.equal(again(X, SCALE), compiled(X, SCALE))
+    (engine,) = bridge.check_method_op_support(compiled, "forward", INPUTS).unsupported
+    assert engine.operator == "bridge::execute_engine" and engine.reason == "it is an engine already"

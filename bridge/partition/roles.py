@@ -14,6 +14,7 @@ from bridge.frontend.facts import Varies
 from bridge.frontend.program import Program
 from bridge.frontend.provenance import TAG
 from bridge.partition.naming import within
+from bridge.runtime.calls import OPERATOR
 
 ENGINE_DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.bool}
 MOST_DIMENSIONS = 8
@@ -187,6 +188,8 @@ class Roles:
         refused = self.policy.refused.get(identity) or self._left.get(identity)
         if refused is not None:
             return refused
+        if kind == OPERATOR:
+            return "it is an engine already"
         if kind.rstrip("_") in self.policy.executed_ops or kind in self.policy.executed_ops:
             return "torch_executed_ops names it"
         if any(within(origin.module_path, origin.module_type, name) for name in self.policy.executed_modules):
