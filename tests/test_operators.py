@@ -71,6 +71,14 @@ WHOLE = {
     ),
     "an ellipsis that is summed up": (lambda x, y: torch.einsum("b...,b...->b", x, y), _x(2, 3, 4), _x(2, 3, 4)),
     "a copy into zeros": (lambda x: torch.zeros(3, 4).copy_(x).t_() + 1, _x(3, 4)),
+    "large whole numbers added up": (
+        lambda x, i: (x.index_add(0, i, x), x.index_put((i,), x, accumulate=True)),
+        torch.tensor([2**60 + 1, -(2**40) - 3, 7]), _labels(0, 2, 2),
+    ),
+    "attention in 16 bits": (
+        F.scaled_dot_product_attention,
+        *(torch.full((1, 2, 4, 8), number, dtype=torch.bfloat16) for number in (0.0, 1.0, 0.5)),
+    ),
     "a view": (lambda x: x.view(-1), _x(2, 3)),
     "parts": (lambda x: x.unbind(1), _x(2, 3)),
     "a conversion": (lambda x: x.half(), _x(2, 3)),

@@ -22,6 +22,7 @@ from bridge.export.wrong import is_wrong
 from bridge.frontend.program import Program
 from bridge.frontend.provenance import METADATA, TAG, onnx_name
 from bridge.runtime.dtypes import ONNX_NUMBERS
+from rewrites.exporting import mend_casts
 
 _LOG = logging.getLogger("bridge.export")
 OPSET = 18
@@ -85,6 +86,7 @@ def export(
 
 def _import(proto: bytes, program: Program) -> gs.Graph:
     model = onnx.ModelProto.FromString(proto)
+    mend_casts(model.graph)
     _name_nodes(model.graph, program)  # first: with the attributes still there, shape inference goes wrong at Slice
     for body in _bodies(model.graph):
         _tell_types(body)
