@@ -98,6 +98,29 @@ class ScatterNDReduction:
         return op.call(COMBINE[reduction][0], data, op.Reshape(found, sizes))
 
 
+@rule(
+    name="onnx/scatter-nd-none",
+    matches="ScatterND",
+    needed_by={"tensorrt": "all versions"},
+    opsets=(16, 10**6),
+    examples=[
+        example(data=(4, 3), indices=index(2, 1, high=4), updates=(2, 3), reduction="none"),
+        example(data=("n", 3), indices=index("m", 1, high=1), updates=("m", 3), reduction="none", _sizes={"m": 1}),
+    ],
+)
+class ScatterNDNone:
+    """ScatterND with the reduction "none" -> ScatterND: the default, unsaid.
+
+    Source: onnx-tensorrt 10's importer asserts that there is no such attribute, whatever it says.
+    """
+
+    def applies(node):
+        return node.given.get("reduction") in ("none", b"none")
+
+    def rewrite(op, data, indices, updates):
+        return op.ScatterND(data, indices, updates)
+
+
 def flat_index(op, indices, indexed, depth):
     """The position of each index tuple among the indexed axes laid end to end, shape [..., 1]."""
     total = None
