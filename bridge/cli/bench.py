@@ -42,17 +42,14 @@ def bench_module(
     import torch
 
     import bridge
-    from bridge.cli.files import load_module
-    from bridge.cli.run import arguments_of, called, moved, place_of
+    from bridge.cli.files import load_callable
+    from bridge.cli.run import called, prepared
     from bridge.report.writing import write_text
 
-    module = load_module(model)
-    place = place_of(device, module)
-    args, kwargs = arguments_of(module, inputs or (), load, seed)
-    args, kwargs = moved(args, place), moved(kwargs, place)
+    module, place, args, kwargs = prepared(model, inputs, load, seed, device)
     if cuda_graphs:
         bridge.configure(module, cuda_graphs=True)
-    modules = {"compiled": module, **({"reference": load_module(reference)} if reference else {})}
+    modules = {"compiled": module, **({"reference": load_callable(reference)} if reference else {})}
     found = {}
     with torch.no_grad():
         for name, one in modules.items():

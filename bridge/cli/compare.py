@@ -40,7 +40,7 @@ def compare_files(
     layers: Annotated[bool, typer.Option("--layers", help="Also by layers, naming the first that diverges.")] = False,
     stages: Annotated[
         list[str] | None,
-        typer.Option("--stage", help="By layers, in this graph: exported, rewritten, reference, engine or half."),
+        typer.Option("--stage", help="By layers, here: exported, rewritten, reference, engine, compiled or half."),
     ] = None,
     bisect: Annotated[
         Path | None,

@@ -51,7 +51,7 @@ def debug_module(
     spec = options.spec_of({}, precision, backend, settings)
     debugger = bridge.debug(
         module,
-        {**_named(module, args), **kwargs},
+        {**_named(module, args), **kwargs} if kwargs else tuple(args),
         beside=None if beside == "none" else beside,
         breakpoints=stops or (),
         stop_at_difference=not on,

@@ -21,6 +21,18 @@ def load_module(path: Path) -> Any:
     return open_module(path)
 
 
+def load_callable(path: Path) -> Any:
+    """The same as a module that can be called.
+
+    Raises:
+        BridgeError: it is neither.
+    """
+    import torch
+
+    module = load_module(path)
+    return module.module() if isinstance(module, torch.export.ExportedProgram) else module
+
+
 def argument_names(module: Any, method: str = "forward") -> list[str]:
     """The names of a module's arguments, without self.
 
@@ -30,10 +42,13 @@ def argument_names(module: Any, method: str = "forward") -> list[str]:
     import torch
 
     from bridge import torch_private
+    from bridge.compare.inputs import argument_names as names_of
     from bridge.errors import SpecError
 
     if isinstance(module, torch.export.ExportedProgram):
         return [str(name) for name in module.graph_signature.user_inputs]
+    if not isinstance(module, torch.jit.ScriptModule):
+        return names_of(module)
     known = torch_private.method_names(module)
     if method not in known:
         raise SpecError(f"the module has no method {method!r}", hint=f"its methods: {', '.join(known) or 'none'}")

@@ -31,17 +31,14 @@ def profile_module(
     import torch
 
     import bridge
-    from bridge.cli.files import load_module
-    from bridge.cli.run import arguments_of, called, moved, place_of
+    from bridge.cli.files import argument_names
+    from bridge.cli.run import called, prepared
 
-    module = load_module(model)
-    place = place_of(device, module)
-    args, kwargs = arguments_of(module, inputs or (), load, seed)
-    module = module.to(place)
-    given = moved(kwargs, place) if kwargs else moved(tuple(args), place)
+    module, _, args, kwargs = prepared(model, inputs, load, seed, device)
     with torch.no_grad():
-        called(module, () if kwargs else given, given if kwargs else {})  # errors in the engine's own words
-    report = bridge.profile(module, given, runs=runs)
+        called(module, args, kwargs)  # errors in the engine's own words
+    named = {**dict(zip(argument_names(module), args, strict=False)), **kwargs} if kwargs else None
+    report = bridge.profile(module, named or tuple(args), runs=runs)
     typer.echo(str(report))
     for path, suffix in ((html, ".html"), (trace, ".json")):
         if path:

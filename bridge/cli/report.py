@@ -51,7 +51,7 @@ def write_report(
     given: Any = load
     if given is None and (compiled is not None or build) and any(shapes):
         args, kwargs = spec.example_inputs(seed=seed)
-        given = {**dict(zip(argument_names(module), args, strict=False)), **kwargs}
+        given = {**dict(zip(argument_names(module), args, strict=False)), **kwargs} if kwargs else tuple(args)
     bundle = bridge.report_bundle(
         module,
         options.target_beside(model, output, model.with_name(f"{model.stem}_report.zip")),

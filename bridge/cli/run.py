@@ -38,16 +38,13 @@ def run_module(
     """
     import torch
 
-    from bridge.cli.files import load_module, tensors_in
+    from bridge.cli.files import load_callable, tensors_in
     from bridge.report import seconds
     from bridge.report.writing import replacing
 
-    module = load_module(model)
-    place = place_of(device, module)
-    args, kwargs = arguments_of(module, inputs or (), load, seed)
-    args, kwargs = moved(args, place), moved(kwargs, place)
+    module, place, args, kwargs = prepared(model, inputs, load, seed, device)
     with torch.no_grad():
-        result = called(module.to(place), args, kwargs)
+        result = called(module, args, kwargs)
         found = tensors_in(result)
         typer.echo(_summary(found))
         times = _timed(lambda: module(*args, **kwargs), runs, place)
@@ -56,8 +53,20 @@ def run_module(
             with replacing(save) as partial:
                 torch.save(result, partial)
         if reference:
-            expected = tensors_in(load_module(reference).to(place)(*args, **kwargs))
+            expected = tensors_in(called(load_callable(reference).to(place), args, kwargs))
             _compare(found, expected, tolerance)
+
+
+def prepared(
+    model: Path, inputs: Sequence[str] | None, load: Path | None, seed: int, device: str
+) -> tuple[Any, torch.device, Any, dict[str, Any]]:
+    """A file's module where it is to run, that device, and the (args, kwargs) of one call there."""
+    from bridge.cli.files import load_callable
+
+    module = load_callable(model)
+    place = place_of(device, module)
+    args, kwargs = arguments_of(module, inputs or (), load, seed)
+    return module.to(place), place, moved(args, place), moved(kwargs, place)
 
 
 def place_of(device: str, module: Any) -> torch.device:
@@ -133,11 +142,13 @@ def moved(value: Any, place: torch.device) -> Any:
 
 def called(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """The outputs; TorchScript wraps every error into one of its own, which holds its text."""
-    from bridge.errors import EngineError, told_by_torch
+    from bridge.errors import BridgeError, EngineError, told_by_torch
 
     try:
         return module(*args, **kwargs)
-    except (RuntimeError, TypeError) as error:
+    except BridgeError:
+        raise
+    except Exception as error:  # the module's own among them
         hint = "give --input NAME:SHAPE[:DTYPE] once per argument, or --load FILE" if "argument" in str(error) else None
         raise EngineError(told_by_torch(error).partition(" Declaration: ")[0], hint=hint) from error
 

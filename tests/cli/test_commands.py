@@ -154,3 +154,23 @@ def test_bench_and_profile_say_what_inputs_they_need(capsys: pytest.CaptureFixtu
     for command in ("bench", "profile"):
         code, _, err = run(capsys, command, folder / "model.ts")
         assert code == 2 and "--input" in err
+
+
+def test_exported_programs_are_taken_by_every_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    x, path = torch.rand(2, 4), tmp_path / "model.pt2"
+    torch.export.save(torch.export.export(torch.nn.Sequential(torch.nn.Linear(4, 3)).eval(), (x,)), path)
+    torch.save((x,), tmp_path / "x.pt")
+    for words in (
+        ("run", path, "-i", "input:2x4"),
+        ("run", path, "--load", tmp_path / "x.pt", "--reference", path),
+        ("bench", path, "-i", "input:2x4", "--seconds", "0.02", "--reference", path),
+        ("check", path, "-i", "input:2x4"),
+        ("compile", path, "-i", "input:2x4", "--backend", "onnxruntime", "-o", tmp_path / "trt.ts"),
+        ("profile", path, "-i", "input:2x4", "--runs", "1"),
+        ("compare", path, tmp_path / "trt.ts", "-i", "input:2x4"),
+        ("debug", path, "-i", "input:2x4"),
+        ("report", path, "--load", tmp_path / "x.pt", "--compiled", tmp_path / "trt.ts", "-o", tmp_path / "r.zip"),
+        ("inspect", path),
+    ):
+        code, _, err = run(capsys, *words)
+        assert code == 0, (words, err)
