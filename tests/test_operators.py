@@ -135,6 +135,10 @@ IN_PYTORCH = {
         _x(1, 1, 4, 4), _x(1, 1, 2, 2), torch.tensor([[[[0, 3], [8, 15]]]]),
     ),
     "a product over nothing": (lambda x, y, z: torch.addmm(x, y, z, beta=0.2), _x(5, 10), _x(5, 0), _x(0, 10)),
+    "truth values written into numbers": (
+        lambda x, y: (x.clone().gt_(y) + 1, x.clone().logical_or_(y)),
+        _x(3, 4), _x(3, 4).flip(0),
+    ),
     "memory as it lies": (lambda x: (x.t() + 1).as_strided((2, 3), (3, 1)) * 2, _x(3, 4)),
     "sparse matrices": (lambda x, y: torch.sparse.mm(x, y), _x(3, 4).relu().to_sparse_csr(), _x(4, 2)),
     "dropout of everything": (lambda x: F.dropout(x, 1.0, training=True).softmax(-1), _x(3, 4)),
