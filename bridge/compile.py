@@ -13,7 +13,6 @@ from bridge import backends
 from bridge import torch_private as tp
 from bridge.backends.base import Backend, BuildSettings
 from bridge.building import Builder, Ranges, settings_of
-from bridge.errors import BuildError
 from bridge.frontend.alias import Memory
 from bridge.frontend.load import Loaded, load
 from bridge.frontend.provenance import TAG
@@ -31,7 +30,7 @@ from bridge.translate import Translation, Translator
 from bridge.unsupported import error_of, unsupported
 
 _LOG = logging.getLogger("bridge.compile")
-_ROUNDS = 12
+_PATIENCE = 6
 
 
 def compile(module: Any, spec: Any = None, **settings: Any) -> torch.nn.Module:
@@ -124,16 +123,17 @@ class _Divider:
 
     def divide(self, refused: dict[int, str]) -> Partition:
         """A partition without the nodes in ``refused``, to which is added what the target refuses."""
-        for _ in range(_ROUNDS):
+        attempt = 0
+        while True:
             partition = self._attempt(refused)
-            new = {i: reason for t in partition.translations.values() for i, reason in t.refused.items()}
+            new: dict[int, str] = {}
+            for segment in partition.segments:
+                new |= _left(segment, partition.translations[id(segment)].refused, refused, attempt >= _PATIENCE)
             _require_full(partition, self.loaded, new)
             if not new:
                 return partition
             refused.update(new)
-        raise BuildError(
-            "the graph could not be divided: the target goes on refusing", why="; ".join(sorted(set(new.values()))[:5])
-        )
+            attempt += 1
 
     def _attempt(self, refused: dict[int, str]) -> Partition:
         modules = {str(m) for m in self.spec.torch_executed_modules}
@@ -150,6 +150,24 @@ class _Divider:
                 self.known[key] = self.translator.translate(segment)
             partition.translations[id(segment)] = self.known[key]
         return partition
+
+
+def _left(segment: Segment, found: dict[int, str], refused: dict[int, str], impatient: bool) -> dict[int, str]:
+    """What stays in PyTorch of a segment of which ``found`` is refused; each time something more.
+
+    A parser may name one node at a time: an impatient caller gets all of the segment's nodes of the same kinds. Where
+    none is named that was not left before, all of them are.
+    """
+    if not found:
+        return {}
+    own = {node.i(TAG): node.kind() for node in segment.operators}
+    named = {identity: reason for identity, reason in found.items() if identity not in refused}
+    if not named:
+        return dict.fromkeys(own, next(iter(found.values())))
+    if impatient:
+        reasons = {own[identity]: reason for identity, reason in named.items() if identity in own}
+        named |= {identity: reasons[kind] for identity, kind in own.items() if kind in reasons}
+    return named
 
 
 def _parser(spec: CompileSpec) -> Backend | None:
