@@ -229,7 +229,8 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeyp
     assert code == 0 and "stopped by linear" in out
     code, _, err = run(capsys, "debug", tmp_path / "model.ts", "-i", "x:4x8", "--break", "aten::relu")
     assert code == 2 and "nothing runs at 'aten::relu'" in err
-    code, out, _ = run(capsys, "debug", tmp_path / "model.ts", "-i", "x:4x8", "--tolerance", "-1")
+    options = ("--precision", "float16", "--tolerance", "0")
+    code, out, _ = run(capsys, "debug", tmp_path / "model.ts", "-i", "x:4x8", *options)
     assert code == 1 and "the first difference: 0  aten::linear" in out
     monkeypatch.setattr("sys.stdin", io.StringIO("p step.operator, len(debugger.history)\nc\n"))
     code, out, _ = run(
