@@ -48,9 +48,7 @@ def test_float32_as_onnx_beside_its_weights(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.from_numpy(found), module(x), rtol=1e-3, atol=1e-4)
 
 
-def test_float16_builds_with_tensorrt_rtx() -> None:
-    pytest.importorskip("tensorrt_rtx")
+def test_float16_in_onnx_runtime() -> None:
     module, x = network(torch.float16), torch.randn(1, WIDTH, dtype=torch.float16)
-    assert bridge.dryrun(module, [x], backend="tensorrt_rtx").segments[0].weights > 2**31
-    compiled = bridge.compile(module, [x], backend="tensorrt_rtx", optimization_level=0)
-    assert len(bridge.inspect(compiled, layers=False).engines) == 1
+    found, expected = bridge.compile(module, [x], backend="onnxruntime")(x), module(x)
+    assert (found.float() - expected.float()).abs().max() <= 0.01 * expected.float().abs().max()

@@ -25,6 +25,7 @@ _ALWAYS = {
     "aten::hardshrink", "aten::softshrink",  # NaN becomes zero
     "aten::atan2",  # NaN at the origin and between infinities
     "aten::floor_divide",  # rounds towards zero, and the quotient before it
+    "aten::__rshift__",  # TensorRT 10.6 drops what it takes off negative numbers
     "aten::sign", "aten::sgn",  # NaN has the sign 0
     "aten::log_sigmoid", "aten::binary_cross_entropy_with_logits",  # infinite where the sigmoid is rounded to zero
     "aten::kl_div",  # nothing where the target is negative

@@ -97,3 +97,30 @@ def div(a, b, *, rounding_mode=None):
     a, b = _floating(a, b)
     ratio = a / b
     return torch.where(ratio < 0, torch.ceil(ratio), torch.floor(ratio)) if rounding_mode == "trunc" else ratio
+
+
+@lowering(
+    "aten::__rshift__",
+    examples=[
+        example(
+            op_type="aten::__rshift__.Scalar",
+            self=tensor(6, dtype="int64", values=[-1, -9, 9, -8, 0, -(2**40)]),
+            other=3,
+        ),
+        example(
+            op_type="aten::__rshift__.Tensor",
+            self=tensor("n", 3, dtype="int32", low=-99, high=99),
+            other=tensor(3, dtype="int32", low=0, high=9),
+        ),
+    ],
+)
+def rshift(a, b):
+    """Shift of integers to the right -> Div Sub Where: -1 - x turns every bit, so that the quotient is rounded down.
+
+    Source: the exporter's (x + c) / 2^b - c, where c is whether x is negative, lost c for int64 on TensorRT 10.6.
+    """
+    import torch
+
+    divisor = torch.ones_like(a) * 2**b if not isinstance(b, torch.Tensor) else torch.ones_like(a) << b
+    down = -1 - torch.div(-1 - a, divisor, rounding_mode="trunc")
+    return torch.where(a < 0, down, torch.div(a, divisor, rounding_mode="trunc"))
