@@ -22,7 +22,7 @@ import onnx
 from onnx import version_converter
 
 from rewrites.errors import Refusal
-from rewrites.trials import Function, Operand, Trial, axes_of, brief, run_trials
+from rewrites.trials import Function, Operand, Trial, axes_of, brief, flat, run_trials
 
 _NEWEST_EXPORT = 20
 _MOST_SECONDS = 30.0
@@ -139,7 +139,7 @@ def _search(
                     raise Refusal("no exporter gave a right graph in time: " + "; ".join(problems))
                 try:
                     model = _export(function, way, trials[0], operands, opset, frozen)
-                    _check(model, trials, trusted)
+                    _check(function, model, trials, trusted)
                     return model, frozen
                 except Refusal:
                     raise
@@ -204,7 +204,7 @@ def _at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     return model if have == opset else version_converter.convert_version(model, opset)
 
 
-def _check(model: onnx.ModelProto, trials: Sequence[Trial], trusted: bool) -> None:
+def _check(function: Function, model: onnx.ModelProto, trials: Sequence[Trial], trusted: bool) -> None:
     """Run the graph and compare with the function's results.
 
     Raises:
@@ -224,7 +224,39 @@ def _check(model: onnx.ModelProto, trials: Sequence[Trial], trusted: bool) -> No
             raise RuntimeError(f"cannot be run at other sizes or on this machine: {brief(error)}") from error
         expected = [_array(r) for r in trial.results]
         close = max([1e-4, *(_TOLERANCE.get(str(e.dtype), 0.0) for e in expected)])
-        testing.compare(results, expected, close, close)
+        try:
+            testing.compare(results, expected, close, close)
+        except AssertionError:
+            if not _as_near_as_its_own(function, trial, results, expected, close):
+                raise
+
+
+def _as_near_as_its_own(
+    function: Function, trial: Trial, results: Sequence[Any], expected: Sequence[Any], close: float
+) -> bool:
+    """Whether results in sixteen bits err by at most four times as much as the function's own, against it in FP32.
+
+    Where long sums or exponentials make rounding grow, two right ways to compute differ by more than any tolerance of
+    a single operation; and processors differ in how they add sixteen bits up.
+    """
+    import torch
+
+    if not any(str(e.dtype) in _TOLERANCE for e in expected):
+        return False
+    samples = [s.float() if s.dtype.itemsize == 2 and s.is_floating_point() else s for s in trial.samples]
+    try:
+        with torch.no_grad():
+            exact = [_array(r) for r in flat(function(*samples))]
+    except Exception:
+        return False  # the function holds tensors of sixteen bits
+    for result, own, e in zip(results, expected, exact, strict=True):
+        if (result.dtype, result.shape) != (own.dtype, own.shape) or e.shape != own.shape:
+            return False
+        result, own, e = (x.astype(np.float64) for x in (result, own, e))
+        error = 4 * np.abs(own - e).max(initial=0.0)
+        if not np.isfinite(error) or not (np.abs(result - e) <= error + close * (1 + np.abs(e))).all():
+            return False
+    return True
 
 
 def _array(tensor: Any) -> np.ndarray[Any, Any]:

@@ -147,7 +147,7 @@ def _attempts(function: Function, operands: Sequence[Operand], sizes: Sizes, tru
         except Exception as error:
             problem = brief(error)
             continue
-        found.append(Trial(samples, list(_flat(made))))
+        found.append(Trial(samples, list(flat(made))))
     if not found:
         raise CannotRun(f"PyTorch does not run it on examples of these types and shapes: {problem}")
     return found
@@ -170,10 +170,10 @@ def _sample(position: int, operand: Operand, sizes: Sizes, low: int, high: int) 
     return torch.randint(low if dtype.is_signed else 0, high, shape).to(dtype)
 
 
-def _flat(made: Any) -> Iterator[Any]:
+def flat(made: Any) -> Iterator[Any]:
     for item in made if isinstance(made, (tuple, list)) else (made,):
         if isinstance(item, (tuple, list)):
-            yield from _flat(item)
+            yield from flat(item)
         else:
             yield item
 

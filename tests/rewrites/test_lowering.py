@@ -132,3 +132,31 @@ def test_a_spliced_body_may_give_an_outer_value() -> None:
     x = np.ones((2, 3), np.float32)
     for flag, expected in ((True, 2.0), (False, -1.0)):
         np.testing.assert_allclose(run(result, {"x": x, "c": np.array(flag)})[0], expected * x)
+
+
+class Summed(torch.nn.Module):
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x[: self.rows].float() * 50).sum(0).half()
+
+
+def one_by_one(x: torch.Tensor) -> torch.Tensor:
+    """What a processor may do that adds sixteen bits up in sixteen bits."""
+    total = torch.zeros_like(x[0])
+    for row in x * 50:
+        total = total + row
+    return total
+
+
+@pytest.mark.parametrize(("rows", "right"), [(300, True), (290, False)])
+def test_sixteen_bits_may_err_as_much_as_the_function_itself(rows: int, right: bool) -> None:
+    way = Way("another order", lambda module, *rest: by_torchscript(Summed(rows).eval(), *rest))
+    exporter, operand = Exporter([way]), Operand("float16", (300, 4), frozenset([0]))
+    if right:
+        exporter.export(one_by_one, rows, [operand], 20)
+    else:
+        with pytest.raises(rewrites.Refusal, match="Not equal"):
+            exporter.export(one_by_one, rows, [operand], 20)
