@@ -147,7 +147,7 @@ def test_memory_does_not_grow(module):
     for _ in range(20_000):
         module(x)
     torch.cuda.synchronize()
-    assert torch.cuda.memory_allocated() == before
+    assert torch.cuda.memory_allocated() <= before
     assert resident() - host < 16 << 20
 
 
