@@ -26,7 +26,7 @@ def network(dtype: torch.dtype) -> torch.jit.ScriptModule:
     for layer in layers:
         nn.init.uniform_(layer.weight, -0.02, 0.02)
         nn.init.zeros_(layer.bias)
-    return torch.jit.script(nn.Sequential(*layers).eval()).requires_grad_(False)
+    return torch.jit.script(nn.Sequential(*layers).eval().requires_grad_(False))
 
 
 def test_float32_in_onnx_runtime_saved_and_loaded(tmp_path: Path) -> None:
