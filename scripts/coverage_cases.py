@@ -6,6 +6,8 @@ import copy
 import dataclasses
 import itertools
 import re
+import runpy
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -249,13 +251,17 @@ def in_script(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> torch.n
     named += [(f"k_{key}", f"{key}=", value) for key, value in kwargs.items()]
     taken = ", ".join(f"{own}: {_type(value)}" for own, _, value in named if not _literal(value))
     passed = ", ".join(f"{key}{value if _literal(value) else own}" for own, key, value in named)
-    source = f"def forward(self, {taken}):\n    return torch.{name}({passed})\n"
-    made = torch.jit.ScriptModule()
-    try:
-        made.define(source)
-    except Exception as error:
-        raise LeftOut(f"is not scripted: {str(error).strip().splitlines()[0][:120]}") from error
-    return made.eval()
+    body = f"    def forward(self, {taken}):\n        return torch.{name}({passed})\n"
+    source = (
+        f"import torch\nfrom typing import List\nfrom torch import Tensor\nclass Operator(torch.nn.Module):\n{body}"
+    )
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:  # torch.jit.script reads a module's source
+        file.write(source)
+        file.flush()
+        try:
+            return torch.jit.script(runpy.run_path(file.name)["Operator"]()).eval()
+        except Exception as error:
+            raise LeftOut(f"is not scripted: {str(error).strip().splitlines()[0][:120]}") from error
 
 
 def fresh(case: Case) -> tuple[list[Any], dict[str, Any]]:
