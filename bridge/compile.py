@@ -28,6 +28,7 @@ from bridge.runtime.record import remember
 from bridge.spec import CompileSpec
 from bridge.translate import Translation, Translator
 from bridge.unsupported import error_of, unsupported
+from rewrites.protos import uncollected
 
 _LOG = logging.getLogger("bridge.compile")
 _PATIENCE = 6
@@ -89,7 +90,8 @@ def divide_and_build(loaded: Loaded, backend: Backend) -> tuple[Partition, dict[
     divider, builder = _Divider(loaded), Builder(loaded, backend)
     refused: dict[int, str] = {}
     while True:
-        partition = divider.divide(refused)
+        with uncollected():
+            partition = divider.divide(refused)
         calls, failed = builder.build(partition)
         if not failed:
             return partition, calls

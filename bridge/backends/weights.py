@@ -114,17 +114,22 @@ def _reference(name: str, array: Array) -> onnx.TensorProto:
 
 def _hoist(scope: onnx.GraphProto, main: onnx.GraphProto) -> None:
     """Moves references out of bodies: runtimes look for outside data in the main graph only."""
-    known = {tensor.name for tensor in main.initializer}
     for node in scope.node:
         for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                outside = [item for item in body.initializer if item.data_location == onnx.TensorProto.EXTERNAL]
-                for tensor in outside:
-                    body.initializer.remove(tensor)
-                    if tensor.name not in known:
-                        main.initializer.append(tensor)
-                        known.add(tensor.name)
-                _hoist(body, main)
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _hoist_one(attribute.g, main)
+            for body in attribute.graphs:
+                _hoist_one(body, main)
+
+
+def _hoist_one(body: onnx.GraphProto, main: onnx.GraphProto) -> None:
+    known = {tensor.name for tensor in main.initializer}
+    for tensor in [item for item in body.initializer if item.data_location == onnx.TensorProto.EXTERNAL]:
+        body.initializer.remove(tensor)
+        if tensor.name not in known:
+            main.initializer.append(tensor)
+            known.add(tensor.name)
+    _hoist(body, main)
 
 
 def with_weights(model: onnx.ModelProto, weights: dict[str, Array]) -> onnx.ModelProto:

@@ -18,6 +18,7 @@ from bridge.frontend.program import Program, prepare
 from bridge.frontend.results import copy_shared_results
 from bridge.logging import quiet_exporter, show_graph
 from bridge.spec import CompileSpec, Leaf
+from rewrites.protos import uncollected
 
 _LOG = logging.getLogger("bridge.frontend")
 
@@ -154,7 +155,8 @@ def _prepared(
     known = [_argument(position, a, spec, leaves) for position, a in enumerate(arguments)]
     moves = any(tensor.device != device for tensor in (*module.parameters(), *module.buffers()))
     moved = copy.deepcopy(module).to(device) if moves else module
-    program = _prepare(moved, method, _on(example_of(spec, arguments, dtype), device), known, device, leaves)
+    with uncollected():
+        program = _prepare(moved, method, _on(example_of(spec, arguments, dtype), device), known, device, leaves)
     show_graph(_LOG, f"{method}, folded", lambda: program.graph)
     if spec.require_full_compilation:
         copy_shared_results(program)

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from bridge.frontend.facts import Facts
 
 Symbols = tuple[int, ...]
+_MOST_KNOWN = 4096
 _Description = Any  # an argument, hashable; a size in it is itself, or -1 - its place among the sizes that may vary
+
+_KNOWN: dict[_Description, list[Symbols | None]] = {}
+"""What operators gave in this process: a graph is asked about more than once while it changes."""
 
 
 def completed(graph: tp.Graph, facts: Facts, found: dict[str, Symbols]) -> dict[str, Symbols]:
@@ -83,7 +87,6 @@ class _Completion:
         lowest = min((dim for dims in found.values() for dim in dims), default=0)
         self._fresh = itertools.count(min(lowest, 0) - 1, -1)
         self._numbers: dict[str, int] = {}  # a Python number that may vary -> the dimension that it is
-        self._results: dict[_Description, list[Symbols | None]] = {}
 
     def run(self, node: tp.Node) -> None:
         """Adds the dimensions of a node's results that are tensors of a rank that is certain."""
@@ -93,10 +96,12 @@ class _Completion:
         except _Unknown:
             return
         key = (str(tp.schema(node)), arguments, tuple(sizes.values()))
-        if key not in self._results:
-            self._results[key] = _results(node, arguments, list(sizes.values()))
+        if key not in _KNOWN:
+            if len(_KNOWN) >= _MOST_KNOWN:
+                _KNOWN.clear()
+            _KNOWN[key] = _results(node, arguments, list(sizes.values()))
         names = dict(enumerate(sizes))
-        for value, result in zip(node.outputs(), self._results[key], strict=False):
+        for value, result in zip(node.outputs(), _KNOWN[key], strict=False):
             seen = self.facts.known_kind(value)
             if result is None or seen is None or len(result) != seen.rank:
                 continue
