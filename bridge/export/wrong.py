@@ -25,7 +25,8 @@ _ALWAYS = {
     "aten::hardshrink", "aten::softshrink",  # NaN becomes zero
     "aten::atan2",  # NaN at the origin and between infinities
     "aten::floor_divide",  # rounds towards zero, and the quotient before it
-    "aten::__rshift__",  # TensorRT 10.6 drops what it takes off negative numbers
+    # rounds towards zero up to torch 2.9; TensorRT 10.6 drops what it takes off negative numbers
+    "aten::__rshift__", "aten::bitwise_right_shift",
     "aten::sign", "aten::sgn",  # NaN has the sign 0
     "aten::log_sigmoid", "aten::binary_cross_entropy_with_logits",  # infinite where the sigmoid is rounded to zero
     "aten::kl_div",  # nothing where the target is negative
@@ -44,7 +45,7 @@ _FINE_POOL = {"aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::a
 
 def is_wrong(node: tp.Node, facts: Facts) -> bool:
     """Whether the exporter's own translation of this node is known to be wrong for some inputs."""
-    kind = node.kind().rstrip("_")
+    kind = node.kind() if node.kind().endswith("__") else node.kind().removesuffix("_")
     if kind in _FINE_POOL:  # dynamic sizes are frozen
         return not _is_global(node) and not _static(node, facts)
     if kind in ("aten::index_put", "aten::_index_put_impl"):

@@ -119,6 +119,33 @@ def rshift(a, b):
 
     Source: the exporter's (x + c) / 2^b - c, where c is whether x is negative, lost c for int64 on TensorRT 10.6.
     """
+    return _shifted(a, b)
+
+
+@lowering(
+    "aten::bitwise_right_shift",
+    examples=[
+        example(
+            op_type="aten::bitwise_right_shift.Tensor_Scalar",
+            self=tensor(6, dtype="int64", values=[-1, -9, 9, -8, 0, -(2**40)]),
+            other=3,
+        ),
+        example(
+            op_type="aten::bitwise_right_shift.Tensor",
+            self=tensor("n", 3, dtype="int32", low=-99, high=99),
+            other=tensor(3, dtype="int32", low=0, high=9),
+        ),
+    ],
+)
+def bitwise_right_shift(a, b):
+    """bitwise_right_shift -> Div Sub Where, as __rshift__.
+
+    Source: PyTorch's documentation: the shift is arithmetic.
+    """
+    return _shifted(a, b)
+
+
+def _shifted(a: Any, b: Any) -> Any:
     import torch
 
     divisor = torch.ones_like(a) * 2**b if not isinstance(b, torch.Tensor) else torch.ones_like(a) << b
