@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
+import bridge
 from bridge import torch_private as tp
 from bridge.frontend.alias import Memory
 
@@ -63,3 +65,19 @@ def test_attributes_are_one_memory_however_often_read() -> None:
     memory = Memory(graph)
     assert len(reads) == 2
     assert all(memory.written(value) for value in reads)
+
+
+@pytest.mark.parametrize("norm", [torch.nn.functional.batch_norm, torch.nn.functional.instance_norm])
+def test_running_statistics_of_the_caller_are_updated(norm):
+    class Norm(torch.nn.Module):
+        def forward(self, x, mean, variance):
+            return norm(x, mean, variance, None, None, True, 0.5), mean + variance
+
+    def given():
+        return torch.arange(24.0).view(2, 3, 4), torch.ones(3), torch.full((3,), 2.0)
+
+    module, ours, theirs = Norm().eval(), given(), given()
+    compiled = bridge.compile(torch.jit.trace(module, given(), check_trace=False), list(given()), backend="onnxruntime")
+    for _ in range(2):
+        torch.testing.assert_close(compiled(*ours), module(*theirs))
+        torch.testing.assert_close(ours, theirs)
