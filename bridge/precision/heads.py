@@ -6,7 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from bridge.precision.policy import final_layers
-from bridge.precision.types import FLOAT, HALVES, NUMPY_TYPES, infer
+from bridge.precision.types import FLOAT, HALVES, NUMPY_TYPES, declared
 
 _LARGEST = 4 << 20
 
@@ -25,12 +25,12 @@ def widen_heads(graph: gs.Graph) -> list[str]:
     Returns:
         The names of the nodes.
     """
-    types, is_final = infer(graph), final_layers(graph)
+    is_final = final_layers(graph)
     made: list[gs.Node] = []
     widened = []
     for node in graph.nodes:
-        if node.op in ("Gemm", "MatMul") and not node.domain and is_final(node) and _is_head(node, types):
-            made += _widened(node, types[id(node.outputs[0])])
+        if _is_head(node) and is_final(node):
+            made += _widened(node)
             widened.append(node.name)
         else:
             made.append(node)
@@ -38,22 +38,18 @@ def widen_heads(graph: gs.Graph) -> list[str]:
     return widened
 
 
-def _is_head(node: gs.Node, types: dict[int, int]) -> bool:
+def _is_head(node: gs.Node) -> bool:
+    """Whether it multiplies a matrix by a small constant one in sixteen bits; what it gives has its weight's type."""
+    if node.op not in ("Gemm", "MatMul") or node.domain or not isinstance(node.inputs[1], gs.Constant):
+        return False
     given, weight = node.inputs[:2]
-    shape = given.shape if node.op == "MatMul" else (0, 0)
-    return (
-        isinstance(weight, gs.Constant)
-        and weight.values.ndim == 2
-        and weight.values.size <= _LARGEST
-        and shape is not None
-        and len(shape) == 2
-        and types[id(node.outputs[0])] in HALVES
-    )
+    is_matrix = node.op == "Gemm" or (given.shape is not None and len(given.shape) == 2)
+    return is_matrix and len(weight.shape) == 2 and np.prod(weight.shape) <= _LARGEST and declared(weight) in HALVES
 
 
-def _widened(node: gs.Node, kind: int) -> list[gs.Node]:
+def _widened(node: gs.Node) -> list[gs.Node]:
     """The node in FP32, behind the casts of what it reads and before the cast of what it gives."""
-    casts = []
+    casts, kind = [], declared(node.inputs[1])
     for index, tensor in enumerate(node.inputs):
         if not tensor.name:
             continue

@@ -99,19 +99,18 @@ def div(a, b, *, rounding_mode=None):
     return torch.where(ratio < 0, torch.ceil(ratio), torch.floor(ratio)) if rounding_mode == "trunc" else ratio
 
 
+_BY_NUMBER = {"self": tensor(6, dtype="int64", values=[-1, -9, 9, -8, 0, -(2**40)]), "other": 3}
+_BY_TENSOR = {
+    "self": tensor("n", 3, dtype="int32", low=-99, high=99),
+    "other": tensor(3, dtype="int32", low=0, high=9),
+}
+
+
 @lowering(
     "aten::__rshift__",
     examples=[
-        example(
-            op_type="aten::__rshift__.Scalar",
-            self=tensor(6, dtype="int64", values=[-1, -9, 9, -8, 0, -(2**40)]),
-            other=3,
-        ),
-        example(
-            op_type="aten::__rshift__.Tensor",
-            self=tensor("n", 3, dtype="int32", low=-99, high=99),
-            other=tensor(3, dtype="int32", low=0, high=9),
-        ),
+        example(op_type="aten::__rshift__.Scalar", **_BY_NUMBER),
+        example(op_type="aten::__rshift__.Tensor", **_BY_TENSOR),
     ],
 )
 def rshift(a, b):
@@ -125,16 +124,8 @@ def rshift(a, b):
 @lowering(
     "aten::bitwise_right_shift",
     examples=[
-        example(
-            op_type="aten::bitwise_right_shift.Tensor_Scalar",
-            self=tensor(6, dtype="int64", values=[-1, -9, 9, -8, 0, -(2**40)]),
-            other=3,
-        ),
-        example(
-            op_type="aten::bitwise_right_shift.Tensor",
-            self=tensor("n", 3, dtype="int32", low=-99, high=99),
-            other=tensor(3, dtype="int32", low=0, high=9),
-        ),
+        example(op_type="aten::bitwise_right_shift.Tensor_Scalar", **_BY_NUMBER),
+        example(op_type="aten::bitwise_right_shift.Tensor", **_BY_TENSOR),
     ],
 )
 def bitwise_right_shift(a, b):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -116,25 +117,33 @@ def test_wrong_inputs(module):
         module(torch.zeros(4, 64))
 
 
-def test_threads_and_their_streams(module, eager):
-    failures = []
+def in_threads(work: Callable[[int], None], count: int) -> None:
+    """Runs ``work`` with 0, 1, ... in threads of their own, all at once; the first failure is the test's."""
+    failures: list[BaseException] = []
 
-    def work(seed: int) -> None:
+    def caught(seed: int) -> None:
         try:
-            with torch.cuda.stream(torch.cuda.Stream() if seed % 2 else torch.cuda.default_stream()):
-                for step in range(50):
-                    x = torch.full((1 + (seed + step) % 16, 64), float(seed), device=DEVICE)
-                    close(module(x), eager(x))
+            work(seed)
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(16)]
+    threads = [threading.Thread(target=caught, args=(seed,), daemon=True) for seed in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=60)
     assert not any(thread.is_alive() for thread in threads)
     assert not failures, failures[0]
+
+
+def test_threads_and_their_streams(module, eager):
+    def work(seed: int) -> None:
+        with torch.cuda.stream(torch.cuda.Stream() if seed % 2 else torch.cuda.default_stream()):
+            for step in range(50):
+                x = torch.full((1 + (seed + step) % 16, 64), float(seed), device=DEVICE)
+                close(module(x), eager(x))
+
+    in_threads(work, 16)
 
 
 def test_memory_does_not_grow(module):
@@ -275,25 +284,16 @@ def test_a_graph_follows_and_precedes_what_the_callers_stream_does(plan, eager):
 
 
 def test_repeating_calls_of_threads(plan, eager):
-    module, failures = alone(plan, "threads"), []
+    module = alone(plan, "threads")
 
     def work(seed: int) -> None:
-        try:
-            with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream()):
-                x = torch.full((4, 64), float(seed), device=DEVICE)
-                for step in range(60):
-                    x.fill_(seed + step / 64)
-                    close(module(x), eager(x))
-        except BaseException as error:
-            failures.append(error)
+        with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream()):
+            x = torch.full((4, 64), float(seed), device=DEVICE)
+            for step in range(60):
+                x.fill_(seed + step / 64)
+                close(module(x), eager(x))
 
-    threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert not any(thread.is_alive() for thread in threads)
-    assert not failures, failures[0]
+    in_threads(work, 8)
 
 
 def test_captures_disturb_no_other_thread(plan, eager):
