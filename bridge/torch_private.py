@@ -111,6 +111,9 @@ def set_text(module: torch.jit.ScriptModule, name: str, text: str) -> None:
         module._c._register_attribute(name, _C.StringType.get(), text)
 
 
+_RUNNING_STATISTICS = {"aten::batch_norm", "aten::instance_norm", "aten::native_batch_norm", "aten::cudnn_batch_norm"}
+"""In training they change a mean and a variance, which their schemas do not say."""
+
 # Graphs --------------------------------------------------------------------------------------------------------------
 
 
@@ -133,6 +136,20 @@ def inside(node: Node) -> Iterator[Node]:
     """All nodes in a node's own blocks."""
     for block in node.blocks():
         yield from walk(block)
+
+
+def written_to(node: Node) -> list[Value]:
+    """The arguments that an operator changes in place."""
+    known = schema(node)
+    if known is None:
+        return []
+    inputs = list(node.inputs())
+    found = [
+        v for v, a in zip(inputs, known.arguments, strict=False) if a.alias_info is not None and a.alias_info.is_write
+    ]
+    if node.kind() in _RUNNING_STATISTICS and not (is_constant(inputs[5]) and not constant_value(inputs[5])):
+        found += [value for value in inputs[3:5] if value.type().kind() != "NoneType"]
+    return found
 
 
 def reads(node: Node) -> Iterator[Value]:

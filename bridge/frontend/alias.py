@@ -11,8 +11,6 @@ from typing import Any
 
 from bridge import torch_private as tp
 
-_RUNNING_STATISTICS = {"aten::batch_norm", "aten::instance_norm", "aten::native_batch_norm", "aten::cudnn_batch_norm"}
-"""In training they change a mean and a variance, which their schemas do not say."""
 _RETURNS_ITS_INPUT = {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout"}
 
 
@@ -126,8 +124,8 @@ class Memory:
             return
         if node.kind() in _RETURNS_ITS_INPUT:
             self._join(inputs[0], outputs[0])
-        if node.kind() in _RUNNING_STATISTICS and not (tp.is_constant(inputs[5]) and not tp.constant_value(inputs[5])):
-            self._tensor_writes += [self._key(value) for value in inputs[3:5] if _holds_memory(value)]
+        for value in tp.written_to(node):
+            (self._container_writes if _is_container(value) else self._tensor_writes).append(self._key(value))
         sets: dict[str, list[tp.Value]] = {}
         for value, argument in zip(inputs, schema.arguments, strict=False):
             self._annotate(value, argument.alias_info, sets)
@@ -142,8 +140,6 @@ class Memory:
     def _annotate(self, value: tp.Value, alias: object, sets: dict[str, list[tp.Value]]) -> None:
         if alias is None:
             return
-        if alias.is_write:  # type: ignore[attr-defined]
-            (self._container_writes if _is_container(value) else self._tensor_writes).append(self._key(value))
         for name in alias.before_set | alias.after_set:  # type: ignore[attr-defined]
             sets.setdefault("*" if "*" in str(name) else str(name), []).append(value)
 

@@ -102,15 +102,10 @@ class _Family:
         return (node for node in tp.walk(self.graph) if node not in own)
 
     def _written(self, node: tp.Node) -> list[str]:
-        schema = tp.schema(node)
-        if schema is None:
+        if tp.schema(node) is None:
             understood = node.kind().startswith("prim::") and node.kind() not in ("prim::CallMethod", "prim::SetAttr")
             return [] if understood else [self.memory.place(value) for value in (*node.inputs(), *node.outputs())]
-        return [
-            self.memory.place(value)
-            for value, argument in zip(node.inputs(), schema.arguments, strict=False)
-            if argument.alias_info is not None and argument.alias_info.is_write
-        ]
+        return [self.memory.place(value) for value in tp.written_to(node)]
 
     def wanted(self) -> list[tp.Value]:
         """Tensors that follow from what is filled, and that others read when all is written."""

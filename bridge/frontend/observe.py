@@ -175,8 +175,7 @@ def writes(node: tp.Node) -> bool:
     """Whether a node changes a tensor, an attribute or a list in place."""
     if node.kind() in ("prim::SetAttr",):
         return True
-    schema = tp.schema(node)
-    return schema is not None and any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments)
+    return bool(tp.written_to(node))
 
 
 def _private_state(module: torch.jit.ScriptModule, method: str) -> torch.jit.ScriptModule:

@@ -202,8 +202,7 @@ class Roles:
         seen = self.facts.tensor(next(iter(node.inputs()))) if node.kind() in _BY_LAYOUT else None
         if seen is not None and not seen.in_order:
             return "it reads memory as it lies, and what it is given lies otherwise in an engine"
-        schema = tp.schema(node)
-        if schema is not None and any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments):
+        if tp.written_to(node):
             return "it changes its input in place"
         return None
 
