@@ -26,7 +26,9 @@ _FIGURES = (
 )
 _COLUMNS = (
     ("build", "set_up_s"),
+    ("build", "builder_s"),
     ("build", "beyond_build_s"),
+    ("build", "beyond_s"),
     ("time", "ms"),
     ("time", "us_back_to_back"),
     ("time", "raw_us_back_to_back"),
