@@ -44,13 +44,23 @@ class Lane:
         with street.lock:
             if tp.is_capturing():
                 return self._recorded_by_caller(inputs, kind)
-            if kind.cuda_graphs is None and self._repeats is not None:
+            if kind.cuda_graphs is not False and self._repeats is not None:
                 return self._repeats.run(self, inputs, kind)
-            if kind.cuda_graphs:
-                captured = self._graph(inputs, kind)
-                if captured is not None:
-                    return captured.replay(inputs)
-            return self.ready(inputs, kind).run(street)
+            return self.run_anew(inputs, kind)
+
+    def run_anew(
+        self, inputs: list[torch.Tensor], kind: CallKind, outputs: list[torch.Tensor] | None = None
+    ) -> list[torch.Tensor]:
+        """Runs a call that is not launched as one that repeats; the stream's lock is held.
+
+        Args:
+            outputs: where the results go; None: new tensors.
+        """
+        if kind.cuda_graphs:
+            captured = self._graph(inputs, kind)
+            if captured is not None:
+                return captured.replay(inputs, outputs)
+        return self.ready(inputs, kind).run(self.street, outputs)
 
     def ready(self, inputs: list[torch.Tensor], kind: CallKind) -> Context:
         """The context, told of this call and with the stream's scratch memory."""

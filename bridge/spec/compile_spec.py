@@ -99,8 +99,9 @@ class CompileSpec(metaclass=_Translating):
         disabled_rules: names of rewrite rules that are not to run.
         target: compiler and version whose parser decides what is supported ("tensorrt:10.6"); None: the installed one.
         truncate_double: compute float64 as float32.
-        cuda_graphs: capture calls as CUDA graphs, and replay them with copies of inputs and outputs. None: without
-            copies, and only calls that come again with the same addresses, of engines that do no work on the host.
+        cuda_graphs: capture calls as CUDA graphs, and replay them, with copies of inputs and outputs unless their
+            addresses come again. None: only calls that come again with the same addresses, of engines that do no work
+            on the host.
         hardware_compatible: build an engine that also runs on other GPUs of the Ampere generation and later.
         version_compatible: build an engine that later versions of TensorRT also run.
         sparse_weights: use kernels for 2:4 structured sparsity where the weights have it.

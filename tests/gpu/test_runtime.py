@@ -218,6 +218,26 @@ def test_cuda_graphs(module, eager):
         configure(module, cuda_graphs=False)
 
 
+@pytest.mark.parametrize("side", [False, True], ids=["default stream", "side stream"])
+def test_cuda_graphs_copy_only_what_does_not_repeat(plan, eager, side):
+    module, before = alone(plan, f"asked for graphs {side}"), graphs()
+    configure(module, cuda_graphs=True)
+    with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream() if side else torch.cuda.default_stream()):
+        elsewhere = [torch.randn(4, 64, device=DEVICE) for _ in range(20)]
+        kept = [module(x) for x in elsewhere]
+        assert graphs() == before  # each was captured with memory of its own
+        for x, result in zip(elsewhere, kept, strict=True):
+            close(result, eager(x))
+        x = torch.randn(4, 64, device=DEVICE)
+        for _ in range(20):
+            x.normal_()
+            close(module(x), eager(x))
+        assert graphs() > before
+        for y in elsewhere:
+            close(module(y), eager(y))
+            close(module(x), eager(x))
+
+
 def graphs() -> int:
     """How many calls that repeat are CUDA graphs now."""
     gc.collect()

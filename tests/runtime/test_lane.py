@@ -10,7 +10,7 @@ import torch
 
 from bridge import torch_private
 from bridge.errors import EngineError
-from bridge.runtime import Binding, RunOptions, context, repeats
+from bridge.runtime import Binding, RunOptions, context, lane, repeats
 from bridge.runtime.lane import Lane
 
 CPU = torch.device("cpu")
@@ -252,6 +252,36 @@ def test_calls_that_repeat_are_launched_as_graphs(make, graphs):
     graphs["take"].clear()
     assert subject.run([at(x, 6.0)], kind)[0].tolist() == [12.0, 12.0]
     assert graphs["replayed"] == 6
+
+
+def test_asked_for_graphs_calls_that_repeat_are_not_copied(make, graphs, monkeypatch):
+    copied = []
+
+    class CapturedCall:
+        def __init__(self, *_):
+            pass
+
+        def replay(self, inputs, outputs=None):
+            copied.append(inputs)
+            if outputs is None:
+                return [2 * inputs[0]]
+            outputs[0].copy_(2 * inputs[0])
+            return outputs
+
+    monkeypatch.setattr(lane, "CapturedCall", CapturedCall)
+    subject, _ = make(repeats=True)
+    x, *others = aligned()
+    kind = context.CallKind.of([x.shape], RunOptions(cuda_graphs=True))
+    for value in range(1, 9):
+        assert subject.run([at(x, value)], kind)[0].tolist() == [2.0 * value] * 2
+    assert (len(copied), graphs["captured"], graphs["replayed"]) == (2, 1, 5)
+    for other in others:
+        assert subject.run([at(other, 3.0)], kind)[0].tolist() == [6.0, 6.0]
+    assert (len(copied), graphs["replayed"]) == (2 + len(others), 5)
+    misaligned = aligned()[0][1:]
+    kind = context.CallKind.of([misaligned.shape], RunOptions(cuda_graphs=True))
+    assert subject.run([at(misaligned, 4.0)], kind)[0].tolist() == [8.0]
+    assert len(copied) == 3 + len(others)
 
 
 def test_graphs_are_few_and_make_room(make, graphs, monkeypatch):

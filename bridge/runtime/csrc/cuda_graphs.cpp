@@ -61,16 +61,20 @@ CapturedCall::CapturedCall(std::unique_ptr<Context> context, const CallKind& kin
   after.block(stream);
 }
 
-std::vector<at::Tensor> CapturedCall::replay(at::TensorList inputs) {
+std::vector<at::Tensor> CapturedCall::replay(at::TensorList inputs, std::vector<at::Tensor> outputs) {
   for (size_t index = 0; index < inputs_.size(); ++index) {
     inputs_[index].copy_(inputs[index], /*non_blocking=*/true);
   }
   graph_.replay();
-  std::vector<at::Tensor> results;
-  for (const at::Tensor& output : outputs_) {
-    results.push_back(output.clone());
+  outputs.resize(outputs_.size());
+  for (size_t index = 0; index < outputs_.size(); ++index) {
+    if (outputs[index].defined()) {
+      outputs[index].copy_(outputs_[index], /*non_blocking=*/true);
+    } else {
+      outputs[index] = outputs_[index].clone();
+    }
   }
-  return results;
+  return outputs;
 }
 
 Replay::Replay(std::shared_ptr<Context> context) : context_(std::move(context)) {

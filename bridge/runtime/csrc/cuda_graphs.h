@@ -12,8 +12,9 @@ class CapturedCall {
   // Throws c10::Error when the call cannot be captured. `context` is used by nothing else.
   CapturedCall(std::unique_ptr<Context> context, const CallKind& kind, at::TensorList inputs);
 
-  // Runs on the current stream; the results are copies, as the next replay overwrites its own.
-  std::vector<at::Tensor> replay(at::TensorList inputs);
+  // Runs on the current stream; the results are copies, as the next replay overwrites its own: in `outputs`, or, where that is
+  // empty, in new tensors.
+  std::vector<at::Tensor> replay(at::TensorList inputs, std::vector<at::Tensor> outputs);
 
  private:
   std::unique_ptr<Context> context_;

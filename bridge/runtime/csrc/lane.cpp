@@ -65,15 +65,17 @@ std::vector<at::Tensor> Lane::run(const CallKind& kind, at::TensorList inputs) {
   if (is_capturing(stream_.stream())) {
     return recorded_by_caller(kind, inputs);
   }
-  if (!kind.cuda_graphs.has_value()) {
-    return repeats_ ? run_repeatedly(kind, inputs) : run_on(context(), kind, inputs);
-  }
-  if (*kind.cuda_graphs) {
+  return repeats_ && kind.cuda_graphs.value_or(true) ? run_repeatedly(kind, inputs) : run_anew(kind, inputs);
+}
+
+// A call that is not launched as one that repeats. Its outputs go to `memory`, if that is given.
+std::vector<at::Tensor> Lane::run_anew(const CallKind& kind, at::TensorList inputs, Memory* memory) {
+  if (kind.cuda_graphs.value_or(false)) {
     if (CapturedCall* captured = graph(kind, inputs)) {
-      return captured->replay(inputs);
+      return captured->replay(inputs, memory == nullptr ? std::vector<at::Tensor>() : std::move(memory->outputs));
     }
   }
-  return run_on(context(), kind, inputs);
+  return run_on(context(), kind, inputs, memory);
 }
 
 Context& Lane::context() {
@@ -102,7 +104,7 @@ std::vector<at::Tensor> Lane::run_on(Context& context, const CallKind& kind, at:
 std::vector<at::Tensor> Lane::run_repeatedly(const CallKind& kind, at::TensorList inputs) {
   const Layout* layout = layout_of(kind, inputs);
   if (layout == nullptr || !std::all_of(inputs.begin(), inputs.end(), is_aligned)) {
-    return run_on(context(), kind, inputs);
+    return run_anew(kind, inputs);
   }
   Memory memory = allocate(session_, *layout);
   Repeated& call = repeated(kind, inputs, memory);
@@ -110,10 +112,12 @@ std::vector<at::Tensor> Lane::run_repeatedly(const CallKind& kind, at::TensorLis
     call.graph->launch(stream_.stream());
     return std::move(memory.outputs);
   }
-  auto outputs = run_on(context(), kind, inputs, &memory);
-  if (++call.times == kTimes) {
-    capture_repeated(call);
+  if (++call.times < kTimes || !has_room()) {
+    call.times %= kTimes;
+    return run_anew(kind, inputs, &memory);
   }
+  auto outputs = run_on(context(), kind, inputs, &memory);
+  capture_repeated(call);
   return outputs;
 }
 
@@ -159,25 +163,34 @@ Lane::Repeated& Lane::repeated(const CallKind& kind, at::TensorList inputs, cons
   return *oldest;
 }
 
-// Captures a call that the context has just run; the context goes to the graph. Where there are graphs enough, one that was not
-// launched for long makes room, unless it may still be running.
-void Lane::capture_repeated(Repeated& call) {
+// Whether there may be one more graph; where there are enough, one that was not launched for long makes room, unless it may
+// still be running.
+bool Lane::has_room() {
   std::vector<Repeated*> graphs;
   for (Repeated& item : repeated_) {
     if (item.graph != nullptr) {
       graphs.push_back(&item);
     }
   }
-  if (graphs.size() >= kMostRepeats) {
-    Repeated& oldest = **std::min_element(
-        graphs.begin(), graphs.end(), [](const auto* one, const auto* other) { return one->last < other->last; });
-    if (calls_ - oldest.last < kPatience || captures_ >= kMostCaptures || !stream_.query()) {
-      call.times = 0;
-      return;
-    }
-    oldest.graph.reset();
-    oldest.times = 0;
+  if (captures_ >= kMostCaptures) {
+    return false;
   }
+  if (graphs.size() < kMostRepeats) {
+    return true;
+  }
+  Repeated& oldest = **std::min_element(
+      graphs.begin(), graphs.end(), [](const auto* one, const auto* other) { return one->last < other->last; });
+  if (calls_ - oldest.last < kPatience || !stream_.query()) {
+    return false;
+  }
+  oldest.graph.reset();
+  oldest.times = 0;
+  return true;
+}
+
+// Captures a call that the context has just run; the context goes to the graph.
+void Lane::capture_repeated(Repeated& call) {
+  call.times = 0;
   try {
     call.graph = std::make_shared<const Replay>(std::exchange(context_, nullptr));
     ++captures_;

@@ -44,9 +44,11 @@ class Lane {
 
   std::vector<at::Tensor> run_on(Context& context, const CallKind& kind, at::TensorList inputs, Memory* memory = nullptr);
   Context& context();
+  std::vector<at::Tensor> run_anew(const CallKind& kind, at::TensorList inputs, Memory* memory = nullptr);
   std::vector<at::Tensor> run_repeatedly(const CallKind& kind, at::TensorList inputs);
   const Layout* layout_of(const CallKind& kind, at::TensorList inputs);
   Repeated& repeated(const CallKind& kind, at::TensorList inputs, const Memory& memory);
+  bool has_room();
   void capture_repeated(Repeated& call);
   std::shared_ptr<Context> taken_from_graphs(const CallKind& kind);
   std::shared_ptr<Context> given_away(const CallKind& kind);
