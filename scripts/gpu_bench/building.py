@@ -80,8 +80,8 @@ def ours_half(model: torch.nn.Module, inputs: Inputs, cache: Path) -> tuple[Any,
 def torch_tensorrt(model: torch.nn.Module, inputs: Inputs, cache: Path) -> tuple[Any, Found]:
     """Torch-TensorRT's default frontend in the module's own dtypes, with its runtime in C++; saved as TorchScript.
 
-    Attention is decomposed: its own way to translate it needs a later TensorRT than 10.6. Where the frontend fails all the
-    same, it is the other one, and the row says why.
+    Attention is decomposed: its own way to translate it needs a later TensorRT than 10.6. Where the frontend fails all
+    the same, it is the other one, and the row says why.
     """
     import torch_tensorrt as theirs
 
