@@ -51,14 +51,16 @@ class _Layout:
     """What follows from inputs of certain shapes.
 
     Attributes:
-        outputs: the outputs' shapes; None where the data decide.
-        forms: of the outputs; None where the data decide.
-        unknown: which outputs those are.
+        names: of the outputs, without those whose shapes the data decide.
+        forms: of the outputs in `names`.
+        places: in `names`.
+        unknown: which outputs have shapes that the data decide.
     """
 
     profile: int
-    outputs: list[torch.Size | None]
-    forms: list[Form | None]
+    names: list[str]
+    forms: list[Form]
+    places: range
     unknown: list[int]
 
 
@@ -80,20 +82,21 @@ class Context:
         self._context, self.scratch_size = session.create_context()
         if profiler is not None:
             self._context.profiler = profiler
-        self._execute = self._context.execute_async_v3
+        self._execute, self._set_address = self._context.execute_async_v3, self._context.set_tensor_address
         self.kind: CallKind | None = None
         self._layouts: dict[Key, _Layout] = {}
-        self._layout = _Layout(0, [], [], [])
+        self._layout = _Layout(0, [], [], range(0), [])
         self._input_names = [binding.name for binding in session.inputs]
         self._output_names = [binding.name for binding in session.outputs]
         self._dtypes = [dtype_of(binding.dtype) for binding in session.outputs]
         self._formats = session.output_formats
         self._empty = tp.empty_cuda if session.device.type == "cuda" else tp.empty_cpu
         self.waits_for_values = any(device.type == "cpu" for device in session.input_devices)
-        self._from = [_MISALIGNED] * len(self._input_names)
-        self._to = [_MISALIGNED] * len(self._output_names)
         self.scratch_address = _MISALIGNED
         self._nothing = torch.empty(ALIGNMENT, dtype=torch.uint8, device=session.device)
+        self._nowhere = self._nothing.data_ptr()  # an empty tensor has no address, and TensorRT wants one
+        self._places = range(len(self._input_names))  # kept for the loop of every call: to enumerate takes longer
+        self._forget_addresses()
         self._allocators: dict[str, Any] = {}
         self._held: list[torch.Tensor] = []
 
@@ -103,14 +106,9 @@ class Context:
         return None if self.kind is None else self.kind.key
 
     @property
-    def output_shapes(self) -> list[torch.Size | None]:
-        """Those of the inputs that were told last; None where the data decide."""
-        return self._layout.outputs
-
-    @property
-    def forms(self) -> list[Form | None]:
+    def forms(self) -> list[Form] | None:
         """Sizes, strides and dtypes of the outputs, for the inputs that were told last; None where the data decide."""
-        return self._layout.forms
+        return None if self._layout.unknown else self._layout.forms
 
     def tell(self, inputs: list[torch.Tensor], kind: CallKind, stream: int) -> None:
         """Sets shapes and addresses, as far as they are not those of the call before."""
@@ -118,9 +116,13 @@ class Context:
         if is_new:
             self._tell_shapes(kind.key, stream)
         known = self._from
-        for index, tensor in enumerate(inputs):
-            if tensor.data_ptr() != known[index]:
-                self._bind(index, tensor)
+        for index in self._places:
+            address = inputs[index].data_ptr()
+            if address != known[index]:
+                known[index] = address
+                if address % ALIGNMENT and inputs[index].is_cuda:
+                    known[index], address = _MISALIGNED, self._copy(inputs[index])
+                self._set_address(self._input_names[index], address or self._nowhere)
         if is_new or self.waits_for_values:
             self._lay_out(kind.key)
         self.kind = kind
@@ -141,45 +143,49 @@ class Context:
         Returns:
             The outputs, in the engine's order.
         """
+        layout, known = self._layout, self._to
         if outputs is None:
             empty = self._empty
-            outputs = [None if form is None else empty(*form) for form in self._layout.forms]
-        known = self._to
-        for index, output in enumerate(outputs):
-            if output is None:
-                self._allocators[self._output_names[index]].begin()
-                continue
-            address = output.data_ptr()
+            outputs = [empty(sizes, strides, dtype) for sizes, strides, dtype in layout.forms]
+        for index in layout.places:
+            address = outputs[index].data_ptr()
             if address != known[index]:
                 known[index] = address
-                self._set_address(self._output_names[index], address)
+                self._set_address(layout.names[index], address or self._nowhere)
+        if layout.unknown:
+            self._begin(layout)
         if not (self._execute(street.handle) if street.is_direct else street.execute(self._execute)):
             raise EngineError(
                 "TensorRT failed to run an engine", hint="TensorRT's own message is in the log, logger bridge.tensorrt"
             )
         if self._held:
             self._held = []
-        for index in self._layout.unknown:
-            outputs[index] = self._allocators[self._output_names[index]].result(self._dtypes[index])
-        return outputs
+        return self._completed(outputs, layout) if layout.unknown else outputs
 
     def repeat(self, stream: int) -> None:
         """Enqueues what the last run enqueued, to the same addresses, on another stream."""
         if not self._execute(stream):
             raise EngineError("TensorRT failed to run an engine")
 
-    def _bind(self, index: int, tensor: torch.Tensor) -> None:
-        address = tensor.data_ptr()
-        self._from[index] = address
-        if address % ALIGNMENT and tensor.is_cuda:
-            tensor = tensor.clone()
-            self._held.append(tensor)
-            self._from[index], address = _MISALIGNED, tensor.data_ptr()
-        self._set_address(self._input_names[index], address)
+    def _copy(self, tensor: torch.Tensor) -> int:
+        """The address of a copy, kept until the next run is enqueued."""
+        self._held.append(tensor.clone())
+        return self._held[-1].data_ptr()
 
-    def _set_address(self, name: str, address: int) -> None:
-        # an empty tensor has none, and TensorRT wants one
-        self._context.set_tensor_address(name, address or self._nothing.data_ptr())
+    def _forget_addresses(self) -> None:
+        self._from = [_MISALIGNED] * len(self._input_names)
+        self._to = [_MISALIGNED] * len(self._layout.names)
+        self.scratch_address = _MISALIGNED
+
+    def _begin(self, layout: _Layout) -> None:
+        for index in layout.unknown:
+            self._allocators[self._output_names[index]].begin()
+
+    def _completed(self, outputs: list[torch.Tensor], layout: _Layout) -> list[torch.Tensor]:
+        """All outputs, from those whose shapes were known before the run."""
+        for index in layout.unknown:
+            outputs.insert(index, self._allocators[self._output_names[index]].result(self._dtypes[index]))
+        return outputs
 
     def _tell_shapes(self, key: Key, stream: int) -> None:
         shapes, wanted = key
@@ -188,9 +194,7 @@ class Context:
         self.kind = None
         if profile != self._context.active_optimization_profile:
             self._context.set_optimization_profile_async(profile, stream)
-            # another profile may have bindings and memory of its own
-            self._from, self._to = [_MISALIGNED] * len(self._from), [_MISALIGNED] * len(self._to)
-            self.scratch_address = _MISALIGNED
+            self._forget_addresses()  # another profile may have bindings and memory of its own
         for name, shape in zip(self._input_names, shapes, strict=True):
             if not self._context.set_input_shape(name, tuple(shape)):
                 raise EngineError(f"TensorRT does not take shape {tuple(shape)} for input {name!r}")
@@ -201,25 +205,26 @@ class Context:
             if len(self._layouts) >= _MOST_SHAPES:
                 self._layouts.clear()
             layout = self._layouts[key] = self._infer()
+        if layout.names != self._layout.names:
+            self._to = [_MISALIGNED] * len(layout.names)
         self._layout = layout
 
     def _infer(self) -> _Layout:
         self._context.infer_shapes()
-        outputs: list[torch.Size | None] = []
-        for name in self._output_names:
-            shape = tuple(self._context.get_tensor_shape(name))
-            outputs.append(None if -1 in shape else torch.Size(shape))
-            if -1 in shape and name not in self._allocators:
+        names, forms, unknown = [], [], []
+        for index, name in enumerate(self._output_names):
+            shape, wanted = tuple(self._context.get_tensor_shape(name)), self._formats[index]
+            if -1 not in shape:
+                names.append(name)
+                forms.append((shape, _strides(shape, wanted), self._dtypes[index]))
+                continue
+            if wanted is not torch.contiguous_format:
+                raise EngineError("the data decide the shape of an output that has its channels last")
+            unknown.append(index)
+            if name not in self._allocators:
                 self._allocators[name] = output_allocator(self._trt, self._device)
                 self._context.set_output_allocator(name, self._allocators[name])
-        unknown = [index for index, shape in enumerate(outputs) if shape is None]
-        if any(self._formats[index] is not torch.contiguous_format for index in unknown):
-            raise EngineError("the data decide the shape of an output that has its channels last")
-        kinds = zip(outputs, self._dtypes, self._formats, strict=True)
-        forms: list[Form | None] = [
-            None if shape is None else (tuple(shape), _strides(shape, wanted), dtype) for shape, dtype, wanted in kinds
-        ]
-        return _Layout(self._context.active_optimization_profile, outputs, forms, unknown)
+        return _Layout(self._context.active_optimization_profile, names, forms, range(len(names)), unknown)
 
     def _choose_profile(self, shapes: Shapes, wanted: int | None) -> int:
         for index, profile in enumerate(self._profiles):

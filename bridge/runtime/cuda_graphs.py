@@ -19,7 +19,7 @@ def why_not_captured(context: Context) -> str | None:
     """What stands against capturing a call with the shapes that the context was told; None when nothing does."""
     if context.waits_for_values:
         return "the values of an input decide shapes"
-    if None in context.output_shapes:
+    if context.forms is None:
         return "the data decide the shape of an output"
     return None
 

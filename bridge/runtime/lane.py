@@ -44,7 +44,9 @@ class Lane:
         with street.lock:
             if tp.is_capturing():
                 return self._recorded_by_caller(inputs, kind)
-            if kind.cuda_graphs is not False and self._repeats is not None:
+            if kind.cuda_graphs is False:
+                return self.ready(inputs, kind).run(street)
+            if self._repeats is not None:
                 return self._repeats.run(self, inputs, kind)
             return self.run_anew(inputs, kind)
 
@@ -68,7 +70,7 @@ class Lane:
         if context is None:
             context = self.context = self._new_context()
         context.tell(inputs, kind, street.handle)
-        if context.scratch_size and context.scratch_address != street.scratch_address:
+        if context.scratch_address != street.scratch_address and context.scratch_size:
             context.use_scratch(street.scratch(context.scratch_size))
         return context
 

@@ -158,7 +158,10 @@ def execute_engine(inputs: list[torch.Tensor], plan: torch.Tensor, signature: st
     Raises:
         EngineError: an input is not what the signature says, or the plan cannot be used here.
     """
-    calls: _Calls = getattr(plan, _ATTRIBUTE, None) or _calls_of(plan)
+    try:
+        calls: _Calls = plan._bridge_calls  # type: ignore[attr-defined]
+    except AttributeError:
+        calls = _calls_of(plan)
     route = calls.last
     if route is None or len(inputs) != route.count or not route.fits(*inputs) or route.text != signature:
         route = calls.route(inputs, plan, signature)

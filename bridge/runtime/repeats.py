@@ -92,9 +92,8 @@ class Repeats:
     def _forms_of(self, context: Context, kind: CallKind) -> list[Form] | None:
         if len(self._forms) >= _MOST_SHAPES:
             self._forms.clear()
-        forms = [form for form in context.forms if form is not None]
-        known = self._forms[kind] = forms if len(forms) == len(context.forms) else None  # else the data decide shapes
-        return known
+        forms = self._forms[kind] = context.forms
+        return forms
 
     def _is_due(self, key: _Place, addresses: list[int]) -> bool:
         """Whether a call has come often enough to be captured once it has run, and there is room for its graph."""
