@@ -20,11 +20,13 @@ def fold_empty(graph: tp.Graph, facts: Facts, device: torch.device, others: Sequ
     Args:
         others: graphs of the module's other methods, which may write to its attributes.
     """
+    empty = [(value, shape) for value in tp.values(graph) if (shape := _empty_shape(value, facts)) is not None]
+    if not empty:
+        return False
     memory = Memory(graph, others)
     changed = False
-    for value in list(tp.values(graph)):
-        shape = _empty_shape(value, facts)
-        if shape is None or memory.written(value) or not value.uses():
+    for value, shape in empty:
+        if memory.written(value) or not value.uses():
             continue
         first = next(iter(graph.nodes()), graph.return_node())
         seen = facts.known_kind(value)

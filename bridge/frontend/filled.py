@@ -35,8 +35,9 @@ def fold_filled(graph: tp.Graph, facts: Facts, device: torch.device, others: Seq
     Args:
         others: graphs of the module's other methods, which may write to its attributes.
     """
-    memory = Memory(graph, others)
-    family = _Family(graph, facts, memory)
+    if not any(node.kind() in _FILLING or tp.written_to(node) for node in graph.nodes()):
+        return False
+    family = _Family(graph, facts, Memory(graph, others))
     wanted = family.wanted()
     if not wanted:
         return False
@@ -190,11 +191,9 @@ def _run(nodes: Sequence[tp.Node], wanted: Sequence[tp.Value], facts: Facts, dev
         copy = tp.copy_into(graph, node, copies)
         copy.insertBefore(graph.return_node())
         copies.update({value.debugName(): new for value, new in zip(node.outputs(), copy.outputs(), strict=True)})
-    for value in wanted:
-        graph.registerOutput(copies[value.debugName()])
+    graph.registerOutput(tp.append_tuple(graph, [copies[value.debugName()] for value in wanted]))
     with torch.no_grad():
-        made = tp.function_of("filled", graph)()
-    return list(made) if len(wanted) > 1 else [made]
+        return list(tp.function_of("filled", graph)())
 
 
 def _replace(graph: tp.Graph, value: tp.Value, made: torch.Tensor, family: _Family, facts: Facts) -> None:
