@@ -22,6 +22,7 @@ import onnx
 from onnx import version_converter
 
 from rewrites.errors import Refusal
+from rewrites.mending import mend_casts, round_results
 from rewrites.trials import Function, Operand, Trial, axes_of, brief, flat, run_trials
 
 _NEWEST_EXPORT = 20
@@ -179,6 +180,7 @@ def _export(
     with torch.no_grad():
         model = way.export(Module().eval(), trial.samples, min(opset, _NEWEST_EXPORT), axes)
     mend_casts(model.graph)
+    round_results(model.graph, trial.results)
     strange = {n.domain for n in model.graph.node} - {"", "ai.onnx"}
     if strange or model.functions:
         raise RuntimeError(f"the graph has operators that are not ONNX's own: {', '.join(sorted(strange))}")
@@ -187,16 +189,6 @@ def _export(
     model = _at_opset(model, opset)
     onnx.shape_inference.infer_shapes(model, strict_mode=True)  # raises where a node does not take what it is given
     return model
-
-
-def mend_casts(graph: onnx.GraphProto) -> None:
-    """Casts to bfloat16 for which the TorchScript exporter writes PyTorch's number of the type, not ONNX's."""
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                mend_casts(attribute.g)
-            elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == onnx.TensorProto.COMPLEX128:
-                attribute.i = onnx.TensorProto.BFLOAT16
 
 
 def _at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

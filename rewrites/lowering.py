@@ -5,6 +5,7 @@ torch is imported when the first lowering is applied, and nowhere else in this p
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -186,4 +187,34 @@ def lowering(
     return make
 
 
-__all__ = ["Lowering", "lowering", "splice_function"]
+def in_single_precision(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function in FP32 where its floating tensors have the same sixteen bits; floating results are rounded once.
+
+    Series, recurrences and quotients that are rounded down lose more than a bit where every step is rounded.
+
+    Source: `at::opmath_type`, in which PyTorch's own kernels compute.
+    """
+
+    @functools.wraps(function)
+    def widened(*given: Any, **named: Any) -> Any:
+        import torch
+        from torch.utils import _pytree
+
+        floating = [t for t in _pytree.tree_leaves((given, named)) if _is_floating(t)]
+        kinds = {t.dtype for t in floating}
+        kind = kinds.pop() if len(kinds) == 1 else torch.float32
+        if kind not in (torch.float16, torch.bfloat16):
+            return function(*given, **named)
+        given, named = _pytree.tree_map(lambda x: x.float() if _is_floating(x) else x, (given, named))
+        return _pytree.tree_map(lambda x: x.to(kind) if _is_floating(x) else x, function(*given, **named))
+
+    return widened
+
+
+def _is_floating(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+__all__ = ["Lowering", "in_single_precision", "lowering", "splice_function"]

@@ -128,6 +128,7 @@ _RANGES = ((-3, 4), (0, 3), (0, 1))
 _WIDER = ((-200, 200), (-9, 10))  # exponentials overflow
 _FEW = 16
 _WIDE = 64
+_MOST_APART = 1024
 
 
 def _attempts(function: Function, operands: Sequence[Operand], sizes: Sizes, trusted: bool) -> list[Trial]:
@@ -166,8 +167,22 @@ def _sample(position: int, operand: Operand, sizes: Sizes, low: int, high: int) 
     if dtype.is_floating_point:
         made = torch.randn(shape) * (high / 4) if low < 0 else torch.rand(shape)
         wide = len(shape) == 2 and shape[1] >= _WIDE
-        return (made / shape[1] ** 0.5 if wide else made).to(dtype)
+        return _apart((made / shape[1] ** 0.5 if wide else made).to(dtype))
     return torch.randint(low if dtype.is_signed else 0, high, shape).to(dtype)
+
+
+def _apart(x: Any) -> Any:
+    """The numbers, those of sixteen bits and equal size moved towards zero until they differ: they sort in one way."""
+    import torch
+
+    if x.dtype.itemsize != 2 or x.numel() > _MOST_APART:
+        return x
+    bits = x.reshape(-1).view(torch.int16).to(torch.int32)
+    sizes, places = (bits & 0x7FFF).sort(descending=True)  # whole numbers that are ordered as the sizes are
+    steps = torch.arange(len(sizes), dtype=torch.int32)
+    sizes = ((sizes + steps).cummin(0)[0] - steps).clamp(min=0)
+    moved = torch.empty_like(sizes).scatter(0, places, sizes)
+    return torch.where(bits < 0, moved - 0x8000, moved).to(torch.int16).view(x.dtype).reshape(x.shape)
 
 
 def flat(made: Any) -> Iterator[Any]:

@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 import torch
 
 from bridge import torch_private as tp
+from bridge.export.folding import fold_constants
 from bridge.export.function import Function
 from bridge.export.symbolics import TYPES, Symbolics
 from bridge.export.wrong import is_wrong
@@ -89,6 +90,7 @@ def _import(proto: bytes, program: Program) -> gs.Graph:
     mend_casts(model.graph)
     _name_nodes(model.graph, program)  # first: with the attributes still there, shape inference goes wrong at Slice
     for body in _bodies(model.graph):
+        fold_constants(body, OPSET)
         _tell_types(body)
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     entry = model.metadata_props.add()

@@ -30,6 +30,7 @@ _ALWAYS = {
     "aten::sign", "aten::sgn",  # NaN has the sign 0
     "aten::log_sigmoid", "aten::binary_cross_entropy_with_logits",  # infinite where the sigmoid is rounded to zero
     "aten::kl_div",  # nothing where the target is negative
+    "aten::diagonal",  # multiplies by a mask, and infinity times zero is NaN; only float32
     "aten::embedding_bag",  # a loop of sums that ONNX Runtime cannot run
 }  # fmt: skip
 _ON_INTEGERS = {"aten::div", "aten::remainder", "aten::fmod"}  # rounds towards zero

@@ -91,16 +91,19 @@ def scaled_dot_product_attention(
     examples=[
         example(query=(2, 4, 5, 8), key=(2, 4, 6, 8), value=(2, 4, 6, 8)),
         example(query=("b", 2, "l", 8), key=("b", 2, "s", 8), value=("b", 2, "s", 8), attn_mask=("l", "s")),
+        example(
+            **{name: tensor(1, 2, 5, 8, dtype="float16") for name in ("query", "key", "value")}, _rtol=1e-2, _atol=1e-2
+        ),
     ],
 )
 def flash_attention_for_cpu(query, key, value, dropout_p=0.0, is_causal=False, *, attn_mask=None, scale=None):
-    """_scaled_dot_product_flash_attention_for_cpu -> MatMul Softmax MatMul, and the logarithm of the sum.
+    """_scaled_dot_product_flash_attention_for_cpu -> MatMul Softmax MatMul, and the logarithm of the sum in FP32.
 
     Source: PyTorch's FlashAttentionKernel.cpp.
     """
     require(dropout_p == 0.0, "dropout is random")
     scores = _scores(query, key, attn_mask, is_causal, scale)
-    return _softmax(scores) @ value, scores.logsumexp(-1)
+    return _softmax(scores) @ value, scores.float().logsumexp(-1)
 
 
 def _blocked(mask: Any, mask_type: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rewrites import example, lowering, tensor
 from rewrites.library.torch_approximation import approximate, between, beyond
+from rewrites.lowering import in_single_precision
 
 _SQUARES, _SMALL, _TWO, _EIGHT = between(0.0, 64.0), between(0.0, 4.0), beyond(2.0), beyond(8.0)
 _UP_TO_EIGHT = between(0.0, 8.0)
@@ -62,12 +63,14 @@ def _i1e(x: Any) -> Any:
 
 
 @lowering("aten::special_i0e", examples=[example(self=("n", 3)), example(self=_SIGNED)])
+@in_single_precision
 def special_i0e(x):
     """special_i0e -> two series, below and beyond eight."""
     return _i0e(_float(x))
 
 
 @lowering("aten::special_i1e", examples=[example(self=("n", 3)), example(self=_SIGNED)])
+@in_single_precision
 def special_i1e(x):
     """special_i1e -> two series, below and beyond eight."""
     return _i1e(_float(x))
@@ -88,6 +91,7 @@ def _i1(x: Any) -> Any:
 
 
 @lowering("aten::i0", examples=[example(self=("n", 3)), example(self=_SIGNED)])
+@in_single_precision
 def i0(x):
     """i0 -> Exp times two series, below and beyond eight."""
     return _i0(x)
@@ -100,6 +104,7 @@ def special_modified_bessel_i0(x):
 
 
 @lowering("aten::special_i1", examples=[example(self=("n", 3)), example(self=_SIGNED)])
+@in_single_precision
 def special_i1(x):
     """special_i1 -> Exp times two series, below and beyond eight."""
     return _i1(x)

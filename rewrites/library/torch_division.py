@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rewrites import example, lowering, require, tensor
+from rewrites.lowering import in_single_precision
 
 _INF = float("inf")
 _LEFT = tensor(9, values=[1.0, 0.3, -0.3, 0.7, -0.5, 5.0, 0.0, _INF, -7.0])
@@ -33,6 +34,7 @@ def _rest(a: Any, b: Any) -> tuple[Any, Any]:
     examples=[example(self=_LEFT, other=_RIGHT), example(self=("n", 3), other=(3,)), example(self=("n",), other=-0.3)],
     refuses=[example(self=tensor(2, dtype="int64"), other=3, because="whole numbers")],
 )
+@in_single_precision
 def remainder(a, b):
     """remainder -> Mod Add: exact, where a quotient would be rounded first; what is finite stays beside infinity."""
     import torch
@@ -57,6 +59,7 @@ def _floored(a: Any, b: Any) -> Any:
     examples=[example(self=_LEFT, other=_RIGHT), example(self=("n", 3), other=(3,)), example(self=("n",), other=-0.3)],
     refuses=[example(self=tensor(2, dtype="int64"), other=3, because="whole numbers")],
 )
+@in_single_precision
 def floor_divide(a, b):
     """floor_divide -> Mod Div Floor: the quotient of what the exact rest leaves, as 1 // 0.1 is 9.
 
@@ -88,6 +91,7 @@ def floor_divide(a, b):
         )
     ],
 )
+@in_single_precision
 def div(a, b, *, rounding_mode=None):
     """div that rounds -> Mod Div Floor as `floor_divide`, or Div Ceil Floor Where: the exporter goes through int64."""
     import torch

@@ -7,6 +7,7 @@ from typing import Any
 
 from rewrites import example, lowering, require, tensor
 from rewrites.library.torch_approximation import approximate, between
+from rewrites.lowering import in_single_precision
 
 _ANY = tensor(9, values=[-2.5, -1.25, -0.5, 0.25, 1.0, 1.75, 4.5, 12.0, 300.0])
 _BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30)
@@ -50,6 +51,7 @@ def log_gamma(x: Any) -> Any:
 
 
 @lowering("aten::lgamma", examples=[example(self=("n", 3), _atol=1e-4), example(self=_ANY)])
+@in_single_precision
 def lgamma(x):
     """lgamma -> Log and series; Stirling's beyond eight, the reflection formula below one half."""
     return log_gamma(_float(x))
@@ -59,6 +61,7 @@ def lgamma(x):
     "aten::mvlgamma",
     examples=[example(self=tensor("n", 3, low=1.5, high=9.0), p=3), example(self=tensor(4, low=1.0, high=9.0), p=2)],
 )
+@in_single_precision
 def mvlgamma(x, p):
     """mvlgamma -> a sum of p lgamma."""
     x = _float(x)
@@ -150,6 +153,7 @@ def _polygamma(x: Any, n: int) -> Any:
 
 
 @lowering("aten::digamma", examples=[example(self=("n", 3), _rtol=1e-3, _atol=1e-4), example(self=_ANY, _rtol=1e-3)])
+@in_single_precision
 def digamma(x):
     """digamma -> Log and the asymptotic series, the reflection formula below one half.
 
@@ -167,6 +171,7 @@ def digamma(x):
     ],
     refuses=[example(n=40, self=(2, 3), because="single precision")],
 )
+@in_single_precision
 def polygamma(n, x):
     """polygamma -> digamma, or the Hurwitz zeta function of n + 1.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from rewrites import example, lowering, tensor
 from rewrites.library.torch_gamma import log_gamma
+from rewrites.lowering import in_single_precision
 
 _TERMS = 64
 _SERIES_UP_TO = 30.0
@@ -96,6 +97,7 @@ def _both(a: Any, x: Any) -> tuple[Any, Any]:
 
 
 @lowering("aten::igamma", examples=_EXAMPLES)
+@in_single_precision
 def igamma(a, x):
     """igamma -> a power series where x is below a + 1, an integral beyond, and for a above 30.
 
@@ -105,6 +107,7 @@ def igamma(a, x):
 
 
 @lowering("aten::igammac", examples=_EXAMPLES)
+@in_single_precision
 def igammac(a, x):
     """igammac -> an integral where x is above a + 1, one less the lower function below.
 

@@ -8,6 +8,7 @@ from itertools import combinations_with_replacement as repeated_choices
 from typing import Any
 
 from rewrites import example, lowering, require, tensor
+from rewrites.lowering import Lowering
 
 _MASK = tensor(3, 2, dtype="bool", values=[[1, 0], [0, 1], [1, 1]])
 _INDEX = tensor(3, dtype="int64", values=[2, 7, -1])
@@ -33,6 +34,49 @@ def masked_scatter(x, mask, source):
         0, number.clamp(min=0).minimum(torch.zeros_like(number) + source.numel() - 1)
     )
     return torch.where(chosen, taken, x.reshape(-1)).reshape(x.shape)
+
+
+_INFINITE = tensor(2, 3, values=[[1.0, float("-inf"), float("nan")], [0.5, 2.0, float("inf")]])
+
+
+def _of_diagonal(x: Any, offset: int, dim1: int, dim2: int) -> Any:
+    import torch
+
+    moved = x.movedim((dim1, dim2), (-2, -1))[..., max(-offset, 0) :, max(offset, 0) :]
+    rows = moved[..., : moved.shape[-1], :]
+    places = torch.arange(rows.shape[-2]).unsqueeze(-1)
+    return rows.gather(-1, places.expand(*rows.shape[:-1], 1)).squeeze(-1)
+
+
+def _diagonal(operator: str, name: str) -> Lowering:
+    examples = [
+        example(**{name: _INFINITE}),
+        example(**{name: ("n", "m"), "offset": -1}, _sizes={"n": 5, "m": 3}),
+        example(**{name: (2, "n", 4), "offset": 1, "dim1": 2, "dim2": 1}),
+        example(**{name: tensor(3, 3, dtype="int64"), "dim1": 0, "dim2": 1}),
+    ]
+
+    @lowering(operator, examples=examples)
+    def diagonal(x, offset=0, dim1=0, dim2=1):
+        """diagonal -> Slice GatherElements: the exporter multiplies by a mask, and infinity times zero is NaN."""
+        return _of_diagonal(x, offset, dim1, dim2)
+
+    return diagonal
+
+
+diagonals = [
+    _diagonal("aten::diagonal", "self"),
+    _diagonal("aten::diagonal_copy", "self"),
+    _diagonal("aten::linalg_diagonal", "A"),
+]
+
+
+@lowering(
+    "aten::trace", examples=[example(self=_INFINITE), example(self=("n", 3)), example(self=tensor(2, 2, dtype="int32"))]
+)
+def trace(x):
+    """trace -> GatherElements ReduceSum: the sum of the diagonal, which masks would make NaN beside infinity."""
+    return _of_diagonal(x, 0, 0, 1).sum()
 
 
 @lowering(

@@ -7,6 +7,7 @@ from typing import Any
 
 from rewrites import example, lowering, tensor
 from rewrites.library.torch_approximation import approximate, between
+from rewrites.lowering import in_single_precision
 
 _CENTRE, _FAR = between(0.0, 5.0), between(math.sqrt(5.0), 4.2)
 _ERFCX = (lambda x: (x - 3.75) / (x + 3.75), lambda u: 3.75 * (1 + u) / (1 - u))
@@ -37,6 +38,7 @@ def _erfinv_far(s: Any) -> Any:
         example(self=tensor(6, values=[-1.0, -0.9999, 0.0, 1e-3, 1.0, 1.5])),
     ],
 )
+@in_single_precision
 def erfinv(x):
     """erfinv -> Log Sqrt and a series.
 
