@@ -14,11 +14,12 @@ from onnx import helper, shape_inference
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from rewrites.body_types import body_inputs, body_outputs
-from rewrites.errors import Refusal, RewriteError
+from rewrites.errors import RewriteError
 from rewrites.graph import Editor, Value, bodies, constant_values, plain
 from rewrites.infer import SMALL, Typed, infer, numpy_type
 from rewrites.protos import node_proto
-from rewrites.schemas import formerly_attributes, output_count, schema_of
+from rewrites.schemas import output_count, schema_of
+from rewrites.spelling import spelled
 from rewrites.symbols import refine
 
 _FREE = {"Pow": ("T", "T1")}  # exponents take the base's type, though the schema lets them differ
@@ -84,7 +85,7 @@ class Builder:
         **attributes: Any,
     ) -> Any:
         """Add a node of any operator; `op.X(...)` is `op.call("X", ...)`. `_rest` has a meaning in patterns only."""
-        inputs, attributes = _as_spelled(op_type, _domain, self.opset, inputs, attributes)
+        inputs, attributes = spelled(op_type, _domain, self.opset, inputs, attributes)
         values = self._promote(op_type, _domain, inputs)
         kept = {name: _raw(value) for name, value in attributes.items() if value is not None}
         body_types = self._bodies(op_type, kept, values)
@@ -249,20 +250,6 @@ class Builder:
         if producer is None or not any(producer is n for n in self.created):
             owned = self.call("Identity", owned)
         return owned
-
-
-def _as_spelled(
-    op_type: str, domain: str, opset: int, inputs: tuple[Any, ...], attributes: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Inputs that were attributes at this opset, as such: axes, pads, starts ... when they are constant."""
-    for position, name in formerly_attributes(op_type, domain, opset):
-        if position < len(inputs) and inputs[position] is not None:
-            given = inputs[position].constant if isinstance(inputs[position], Value) else inputs[position]
-            if given is None:
-                raise Refusal(f"{op_type} takes {name} as a constant before a newer opset than {opset}")
-            attributes = {**attributes, name: np.asarray(given).tolist()}
-            inputs = (*inputs[:position], None, *inputs[position + 1 :])
-    return inputs, attributes
 
 
 def _raw(attribute: Any) -> Any:

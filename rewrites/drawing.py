@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from rewrites.engine import rewrite
 from rewrites.example import Example, TensorSpec
 from rewrites.modelling import Model, model_of
+from rewrites.rewriting import rewrite
 from rewrites.rule import Rule
 
 if TYPE_CHECKING:

@@ -2,78 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-import onnx
 import onnx_graphsurgeon as gs
 
-from rewrites import model as models
 from rewrites import torch_domain
 from rewrites.builder import Builder
-from rewrites.errors import Refusal, RewriteError
+from rewrites.errors import NewerOpset, Refusal, RewriteError
 from rewrites.graph import Editor, Node, Value
 from rewrites.passes import PassGraph
 from rewrites.pattern import Match
-from rewrites.registry import RuleSet, default_rules
+from rewrites.registry import RuleSet
 from rewrites.report import Firing, Refused, Report
 from rewrites.rule import GraphPass, NodeRule, Rule
 from rewrites.targets import Target
 
-_LOG = logging.getLogger("rewrites")
 _LONGEST_CHAIN = 60
 _MOST_ROUNDS = 20
-M = TypeVar("M", onnx.ModelProto, gs.Graph)
-
-
-@dataclass(frozen=True)
-class RewriteResult(Generic[M]):
-    """The rewritten model, of the kind that was given, and the report of what was done."""
-
-    model: M
-    report: Report
-
-
-def rewrite(
-    model: M, *, target: str = "tensorrt", rules: Iterable[Rule] | None = None, limit: int | None = None
-) -> RewriteResult[M]:
-    """Turn a model that the target refuses into one that it takes.
-
-    Args:
-        model: an `onnx.ModelProto`, which is left as it is, or an `onnx_graphsurgeon.Graph`, which is changed in place.
-        target: "tensorrt", "tensorrt_rtx" or "onnxruntime", with a version as "tensorrt==10.6" if not the installed
-            one; "any" applies every rule.
-        rules: the rules to apply, `default_rules()` when left out.
-        limit: stop after so many applications (those of one graph pass count as one): the model is
-            whole, but may hold what the target refuses. For finding the application that went wrong by halving.
-
-    Raises:
-        RewriteError: when a rule raises, loops, or would break the graph; it names the rule, and `.model` is the model
-            as it was before the application at fault.
-    """
-    started, wanted = time.perf_counter(), Target.parse(target)
-    report = Report(str(wanted))
-    if isinstance(model, gs.Graph):
-        graph = model
-        models.complete(graph)
-    else:
-        graph = models.load(model, wanted, report.notes)
-    rule_set = rules if isinstance(rules, RuleSet) else default_rules() if rules is None else RuleSet(rules)
-    engine = Engine(graph, wanted, rule_set, report, limit)
-    try:
-        engine.run()
-    except RewriteError as error:
-        kept = engine.editor.finish()
-        error.model = kept if isinstance(model, gs.Graph) else models.save(kept, model)
-        raise
-    result = engine.editor.finish()
-    report.total_seconds = time.perf_counter() - started
-    _LOG.info(report.line())
-    return RewriteResult(result if isinstance(model, gs.Graph) else models.save(result, model), report)
 
 
 @dataclass(frozen=True)
@@ -102,13 +50,19 @@ class Engine:
         rules: tried in their order at every node; the first that fires wins.
         report: gets what happens.
         limit: after how many applications to stop.
+
+    Attributes:
+        waiting: after a run, the rules for nodes of the graph that need a newer opset than it has.
     """
 
     def __init__(
         self, graph: gs.Graph, target: Target, rules: RuleSet, report: Report, limit: int | None = None
     ) -> None:
         self.editor, self.target, self.report, self.limit = Editor(graph), target, report, limit
-        fitting = [r for r in rules if target.needs(r.needed_by) and r.opsets[0] <= self.editor.opset <= r.opsets[1]]
+        needed, opset = [r for r in rules if target.needs(r.needed_by)], self.editor.opset
+        fitting = [r for r in needed if r.opsets[0] <= opset <= r.opsets[1]]
+        self._late = [r for r in needed if r.opsets[0] > opset and isinstance(r, NodeRule)]
+        self.waiting: set[str] = set()
         self.passes = [r for r in fitting if isinstance(r, GraphPass)]
         self._index: dict[tuple[str, str], list[NodeRule]] = {}
         for rule in fitting:
@@ -140,6 +94,8 @@ class Engine:
             names = sorted({f.rule for f in self.report.fired[before:]})
             raise RewriteError(f"the rules do not come to an end: {', '.join(names)}", rule=names[0])
         self.report.refused = list(self._refused.values())
+        there = {_operator(node) for node in self.editor.nodes()}
+        self.waiting |= {rule.name for rule in self._late if not there.isdisjoint(rule.keys())}
 
     def _run_rules(self, work: deque[gs.Node]) -> None:
         while work and not self._spent():
@@ -151,8 +107,7 @@ class Engine:
         return self.limit is not None and len(self.report.fired) >= self.limit
 
     def _rules_for(self, node: gs.Node) -> list[NodeRule]:
-        domain = "" if node.domain in (None, "ai.onnx") else str(node.domain)
-        key = (domain, node.op)
+        key = domain, _ = _operator(node)
         if key not in self._fitting:
             keys = [key]
             if domain.startswith(torch_domain.PREFIX):
@@ -190,6 +145,8 @@ class Engine:
         except Refusal as refusal:
             _undo(builder)
             self._refused[rule.name, _where(node)] = Refused(rule.name, _where(node), node.op, refusal.reason)
+            if isinstance(refusal, NewerOpset):
+                self.waiting.add(rule.name)
             return None
         except Exception as error:
             _undo(builder)
@@ -283,6 +240,10 @@ def _undo(builder: Builder | None) -> None:
 
 def _one_of(tensor: gs.Tensor, tensors: list[gs.Tensor]) -> bool:
     return any(tensor is t for t in tensors)
+
+
+def _operator(node: gs.Node) -> tuple[str, str]:
+    return "" if node.domain in (None, "ai.onnx") else str(node.domain), str(node.op)
 
 
 def _where(node: gs.Node) -> str:

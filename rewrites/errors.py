@@ -46,6 +46,10 @@ class Refusal(Exception):
         super().__init__(reason)
 
 
+class NewerOpset(Refusal):
+    """A rule that the model's opset is too old for."""
+
+
 def require(condition: object, reason: str) -> None:
     """Refuse the match, with `reason`, unless `condition` holds. For `check` and `rewrite` functions.
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import onnx
 
 from rewrites import torch_domain
-from rewrites.engine import rewrite
 from rewrites.parsing import Unsupported, label, unsupported
 from rewrites.registry import RuleSet, default_rules
 from rewrites.report import Report
+from rewrites.rewriting import rewrite
 from rewrites.rule import NodeRule, Rule
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
@@ -11,28 +11,34 @@ from onnx import inliner, shape_inference
 from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
+from rewrites.errors import RewriteError
 from rewrites.opsets import to_opset
 from rewrites.protos import forget_strange_types, model_proto, recall_strange_types, uncollected
 from rewrites.targets import Target
+from rewrites.tidying import all_nodes, tidy
 
 SMALL = 1024
 _KEPT = ("producer_name", "producer_version", "domain", "model_version", "doc_string", "ir_version")
 G_LOGGER.severity = G_LOGGER.ERROR
 
 
-def load(model: onnx.ModelProto, target: Target, notes: list[str]) -> gs.Graph:
+def load(model: onnx.ModelProto, target: Target, notes: list[str], least: int = 0) -> gs.Graph:
     """A graph with every type and shape that ONNX's inference finds; functions inlined, the opset one the target reads.
 
     Args:
         model: left as it is; its large initializers are shared with the graph.
         target: what decides the opset.
         notes: gets a sentence for everything done to the model.
+        least: the oldest opset that it may be at, where the target reads that.
+
+    Raises:
+        RewriteError: the model is broken, its functions cannot be inlined, or its opset cannot be changed.
     """
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-        notes.append("model-local functions were inlined")
     light, weights = _without_weights(model)
-    light = to_opset(light, target, notes)
+    if light.functions:
+        light = _inlined(light, notes)
+    tidy(light, notes)
+    light = to_opset(light, target, notes, least)
     try:
         light = shape_inference.infer_shapes(light, data_prop=True)
     except shape_inference.InferenceError as error:
@@ -45,6 +51,26 @@ def load(model: onnx.ModelProto, target: Target, notes: list[str]) -> gs.Graph:
             tensor.to_constant(LazyValues(weights[tensor.name]))
     graph.inputs = [t for t in graph.inputs if not isinstance(t, gs.Constant)]
     return graph
+
+
+def _inlined(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
+    try:
+        made = inliner.inline_local_functions(model, convert_version=True)
+    except RuntimeError as error:
+        raise _not_inlined(model, model.functions, str(error)) from error
+    called = {(node.domain, node.op_type) for node in all_nodes(made.graph)}
+    if left := [function for function in model.functions if (function.domain, function.name) in called]:
+        raise _not_inlined(model, left, "it is written in another opset than the model")
+    notes.append("model-local functions were inlined")
+    return made
+
+
+def _not_inlined(model: onnx.ModelProto, functions: Iterable[onnx.FunctionProto], why: str) -> RewriteError:
+    own = {entry.domain: entry.version for entry in model.opset_import}
+    strange = [f for f in functions if any(own.get(o.domain, o.version) != o.version for o in f.opset_import)]
+    told = ", ".join(f"{f.domain}::{f.name}" for f in strange or functions)
+    hint = "export the model so that its functions are of its own opset"
+    return RewriteError(f"a function of the model cannot be inlined: {told}: {why}", hint=hint)
 
 
 def complete(graph: gs.Graph) -> None:
@@ -93,6 +119,7 @@ def _without_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str,
     """A copy in which large initializers are graph inputs, and these initializers by name."""
     light = onnx.ModelProto(ir_version=max(model.ir_version, 4))
     light.opset_import.extend(model.opset_import)
+    light.functions.extend(model.functions)
     source, graph = model.graph, light.graph
     graph.name, graph.doc_string = source.name, source.doc_string
     graph.node.extend(source.node)

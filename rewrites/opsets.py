@@ -16,7 +16,7 @@ _OLDEST_RELABELLED, _BATCHLESS_SCAN = 20, 9
 _REDEFINED = frozenset(["GroupNormalization"])  # 21: scale and bias of each channel, no longer of each group
 
 
-def to_opset(model: onnx.ModelProto, target: Target, notes: list[str]) -> onnx.ModelProto:
+def to_opset(model: onnx.ModelProto, target: Target, notes: list[str], least: int = 0) -> onnx.ModelProto:
     """The model at an opset the target reads; unchanged when it is at one already.
 
     Lowered to 20 or more, operators newer than the target are replaced by what the ONNX specification defines them as,
@@ -26,6 +26,7 @@ def to_opset(model: onnx.ModelProto, target: Target, notes: list[str]) -> onnx.M
         model: left as it is.
         target: says which opsets it reads.
         notes: gets a sentence when something was done.
+        least: the oldest opset that it may be at, where the target reads that.
 
     Raises:
         RewriteError: when the model cannot be converted.
@@ -34,7 +35,7 @@ def to_opset(model: onnx.ModelProto, target: Target, notes: list[str]) -> onnx.M
     oldest, newest = target.opsets()
     if current is None:
         return _with_default_domain(model, min(newest, _OLDEST_RELABELLED))
-    wanted = min(max(current, oldest), newest)
+    wanted = min(max(current, oldest, least), newest)
     if wanted == current:
         return model
     notes.append(f"opset {current} -> {wanted}, which {target} reads")
@@ -50,12 +51,23 @@ def to_opset(model: onnx.ModelProto, target: Target, notes: list[str]) -> onnx.M
             hint=f"export the model at opset {wanted}",
         )
     try:
-        return version_converter.convert_version(model, wanted)
-    except (RuntimeError, ValueError) as error:
+        made = version_converter.convert_version(model, wanted)
+        if wanted > current and _is_valid(model):
+            onnx.checker.check_model(made, full_check=True)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError, shape_inference.InferenceError) as error:
         raise RewriteError(
             f"the model is at opset {current}, {target} reads {oldest} to {newest}; converting it failed: {error}",
             hint=f"export the model at opset {wanted}",
         ) from error
+    return made
+
+
+def _is_valid(model: onnx.ModelProto) -> bool:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, shape_inference.InferenceError):
+        return False
+    return True
 
 
 def _with_default_domain(model: onnx.ModelProto, version: int) -> onnx.ModelProto:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.metadata
 import pkgutil
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from types import ModuleType
+from typing import Any
 
 from rewrites.errors import RewriteError
 from rewrites.rule import Rule
@@ -19,12 +21,12 @@ class RuleSet:
     """Rules in the order in which they are tried: by priority, then as given.
 
     Raises:
-        RewriteError: when two rules have one name; it names both owners.
+        RewriteError: when something is no rule, or two rules have one name: then it names both owners.
     """
 
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
         self._rules: dict[str, Rule] = {}
-        for rule in rules:
+        for rule in _listed(rules):
             known = self._rules.setdefault(rule.name, rule)
             if known is not rule:
                 raise RewriteError(
@@ -41,7 +43,7 @@ class RuleSet:
 
     def __getitem__(self, name: str) -> Rule:
         if name not in self._rules:
-            raise RewriteError(f"no rule is named {name!r}", hint="`rewrites.default_rules()` lists those there are")
+            raise RewriteError(f"no rule is named {name!r}", hint=self._nearest(name))
         return self._rules[name]
 
     def __add__(self, other: Iterable[Rule]) -> RuleSet:
@@ -51,8 +53,21 @@ class RuleSet:
         """These rules but the named ones; a name that is not there is an error."""
         missing = [n for n in names if n not in self._rules]
         if missing:
-            raise RewriteError(f"no rule is named {missing[0]!r}", hint=f"there are {', '.join(self._rules) or 'none'}")
+            raise RewriteError(f"no rule is named {missing[0]!r}", hint=self._nearest(missing[0]))
         return RuleSet(r for r in self if r.name not in names)
+
+    def _nearest(self, name: object) -> str:
+        near = difflib.get_close_matches(str(name), self._rules, n=3)
+        return f"did you mean {' or '.join(near)}?" if near else f"{len(self)} rules are there; list(rules) has them"
+
+
+def _listed(rules: object) -> list[Rule]:
+    given: list[Any] = list(rules) if isinstance(rules, Iterable) and not isinstance(rules, str) else [rules]
+    for one in given:
+        if not isinstance(one, Rule):
+            hint = "what @rule, @lowering, @plugin or @graph_pass made, in a list"
+            raise RewriteError(f"rules: expected a rule, got {one!r} ({type(one).__name__})", hint=hint)
+    return given
 
 
 def rules_in(module: ModuleType) -> list[Rule]:

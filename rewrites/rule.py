@@ -14,7 +14,7 @@ from rewrites.errors import RewriteError
 from rewrites.example import Example
 from rewrites.graph import Editor, Node, Value
 from rewrites.pattern import Match, Pattern
-from rewrites.schemas import attribute_defaults, input_names
+from rewrites.schemas import added_later, attribute_defaults, input_names
 
 if TYPE_CHECKING:
     from rewrites.passes import PassGraph
@@ -129,12 +129,16 @@ class ClassRule(NodeRule):
         return match
 
     def _arguments(self, editor: Editor, node: gs.Node) -> dict[str, Any]:
-        """The node's inputs and attributes by the names that the schema gives them, defaults filled in."""
+        """The node's inputs and attributes by the names that the schema gives them, defaults filled in.
+
+        What only newer versions of the operator have is at its default: that is what older ones do.
+        """
         view, domain = Node(node, editor), node.domain or ""
         if torch_domain.is_torch(node):
             found = torch_domain.decode(view).named()
         else:
-            found = {**attribute_defaults(node.op, domain, editor.opset), **view.given}
+            defaults = attribute_defaults(node.op, domain, editor.opset)
+            found = {**added_later(node.op, domain, editor.opset), **defaults, **view.given}
             inputs = view.inputs
             for i, (name, variadic) in enumerate(input_names(node.op, domain, editor.opset)):
                 found[name] = inputs[i:] if variadic else (inputs[i] if i < len(inputs) else None)

@@ -45,6 +45,16 @@ def _default(attribute: defs.OpSchema.Attribute) -> Any:
 
 
 @cache
+def added_later(op: str, domain: str, opset: int) -> dict[str, Any]:
+    """What newer versions of the operator have beside this one's: attribute name -> default, input name -> None."""
+    version = defs.onnx_opset_version()
+    names = dict.fromkeys(name for name, _ in input_names(op, domain, version))
+    known = attribute_defaults(op, domain, opset).keys() | {name for name, _ in input_names(op, domain, opset)}
+    newest = {**names, **attribute_defaults(op, domain, version)}
+    return {name: default for name, default in newest.items() if name not in known}
+
+
+@cache
 def formerly_attributes(op: str, domain: str, opset: int) -> tuple[tuple[int, str], ...]:
     """(position, name) of the inputs of the newest version that are attributes at this opset."""
     old, new = schema_of(op, domain, opset), schema_of(op, domain, defs.onnx_opset_version())

@@ -48,10 +48,14 @@ class Target:
         Raises:
             RewriteError: for a target that is not known.
         """
+        if not isinstance(text, str):
+            raise RewriteError(f"target: expected a name, got {text!r}", hint="as 'tensorrt' or 'tensorrt==10.6'")
         name, _, version = text.replace(" ", "").replace("-", "_").partition("==")
         if name != "any" and name not in _OPSETS:
             known = ", ".join([*_OPSETS, "any"])
             raise RewriteError(f"unknown target {text!r}", hint=f"one of {known}, with a version as 'tensorrt==10.6'")
+        if version and not re.fullmatch(r"\d+(\.\w+)*", version):
+            raise RewriteError(f"target {text!r}: {version!r} is no version", hint="as 'tensorrt==10.6'")
         return cls(name, version or _installed(name))
 
     def opsets(self) -> tuple[int, int]:

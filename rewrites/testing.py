@@ -18,12 +18,12 @@ import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
 from rewrites.drawing import check_variation, variations
-from rewrites.engine import RewriteResult, rewrite
 from rewrites.example import Example
 from rewrites.infer import numpy_type
 from rewrites.modelling import Model, model_of
 from rewrites.parsing import builds
 from rewrites.registry import rules_in
+from rewrites.rewriting import RewriteResult, rewrite
 from rewrites.rule import Rule
 
 Arrays = list[np.ndarray[Any, Any]]
