@@ -23,7 +23,7 @@ from bridge.export.wrong import is_wrong
 from bridge.frontend.program import Program
 from bridge.frontend.provenance import METADATA, TAG, onnx_name
 from bridge.runtime.dtypes import ONNX_NUMBERS
-from rewrites.exporting import mend_casts
+from rewrites.mending import mend_casts
 
 _LOG = logging.getLogger("bridge.export")
 OPSET = 18
