@@ -25,6 +25,17 @@ class Windows(torch.nn.Module):
         return (x.flatten(1).unsqueeze(1) + apart).softmax(-1)
 
 
+class SeveralWindows(torch.nn.Module):
+    """Masks of windows in two sizes, each layer's drawn before it is used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Windows(), Windows()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first(x) + self.second(x + 1)
+
+
 class ReadBetween(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         mask = torch.zeros(6, 6)
@@ -66,11 +77,12 @@ def _compiled(module: torch.nn.Module, x: torch.Tensor) -> torch.nn.Module:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_mask_of_windows_is_a_constant_of_one_engine(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("kind", [Windows, SeveralWindows])
+def test_masks_of_windows_are_constants_of_one_engine(kind: type[torch.nn.Module], dtype: torch.dtype) -> None:
     x = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
-    traced = torch.jit.trace(Windows(), x, check_trace=False)
+    traced = torch.jit.trace(kind(), x, check_trace=False)
     compiled = bridge.compile(traced, [x], backend="onnxruntime", require_full_compilation=True)
-    torch.testing.assert_close(compiled(x), Windows()(x), rtol=1e-3, atol=1e-5 if dtype == torch.float32 else 1e-3)
+    torch.testing.assert_close(compiled(x), kind()(x), rtol=1e-3, atol=1e-5 if dtype == torch.float32 else 1e-3)
     names = [node.op_type for node in bridge.to_onnx(traced, [x]).graph.node]
     assert "ScatterND" not in names and "ScatterElements" not in names and len(engine_calls(compiled)) == 1
 
