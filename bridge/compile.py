@@ -87,7 +87,8 @@ def divide_and_build(loaded: Loaded, backend: Backend) -> tuple[Partition, dict[
 
     What is refused is cut out, then all is tried again.
     """
-    divider, builder = _Divider(loaded), Builder(loaded, backend)
+    builder = Builder(loaded, backend)
+    divider = _Divider(loaded, builder)
     refused: dict[int, str] = {}
     while True:
         with uncollected():
@@ -116,11 +117,13 @@ def _profile(shapes: dict[str, tuple[tuple[int, ...], ...]] | None) -> Profile |
 class _Divider:
     """Finds segments that the target takes whole; translations are kept from one attempt to the next."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, builder: Builder | None = None) -> None:
         self.loaded, self.program, self.spec = loaded, loaded.program, loaded.spec
         self.memory = Memory(self.program.graph, self.program.others)
         warn_of_names_of_nothing(self.spec, self.program.provenance.origins)
-        self.translator = Translator(self.program, self.spec, loaded.leaves, _parser(self.spec), self.memory.paths)
+        parser = _parser(self.spec)
+        then = builder.settings if builder is not None and builder.backend is parser else None
+        self.translator = Translator(self.program, self.spec, loaded.leaves, parser, self.memory.paths, then)
         self.known: dict[tuple[object, ...], Translation] = {}
 
     def divide(self, refused: dict[int, str]) -> Partition:

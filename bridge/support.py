@@ -160,7 +160,7 @@ class Planner:
     def version(self) -> str:
         return "none"
 
-    def refusals(self, graph: gs.Graph) -> list[Refusal]:
+    def refusals(self, graph: gs.Graph, then: BuildSettings | None = None) -> list[Refusal]:
         return []
 
     def build(

@@ -13,7 +13,7 @@ import torch
 
 import rewrites
 from bridge import torch_private as tp
-from bridge.backends.base import Backend
+from bridge.backends.base import Backend, BuildSettings
 from bridge.backends.weights import detach_weights
 from bridge.errors import SpecError
 from bridge.export import Exported, export
@@ -54,7 +54,12 @@ class Translation:
 
 
 class Translator:
-    """Translates segments of one program for one target."""
+    """Translates segments of one program for one target.
+
+    Args:
+        checker: whose parser is asked about every translation.
+        then: how the checker builds the translations, where it does.
+    """
 
     def __init__(
         self,
@@ -63,8 +68,9 @@ class Translator:
         leaves: Sequence[Leaf],
         checker: Backend | None,
         paths: dict[str, str],
+        then: BuildSettings | None = None,
     ) -> None:
-        self.program, self.spec, self.checker, self.paths = program, spec, checker, paths
+        self.program, self.spec, self.checker, self.paths, self.then = program, spec, checker, paths, then
         self.leaf_of = input_leaves(program, leaves, list(spec.argument_names or ()))
         self.result_names = result_names(program.graph)
         self._check_output_names()
@@ -223,7 +229,7 @@ class Translator:
             return {}
         own = {node.i(TAG) for node in segment.operators}
         refused = {}
-        for refusal in self.checker.refusals(graph):
+        for refusal in self.checker.refusals(graph, self.then):
             identity = identity_of(refusal.node_name)
             culprit = identity if identity in own else segment.identities[-1] if len(own) == 1 else identity
             if culprit is not None:

@@ -102,8 +102,12 @@ class Backend(Protocol):
         """The installed version, e.g. ``"10.6.0"``."""
         ...
 
-    def refusals(self, graph: gs.Graph) -> list[Refusal]:
-        """The nodes that the backend's parser does not take; empty when it takes the whole graph. Builds nothing."""
+    def refusals(self, graph: gs.Graph, then: BuildSettings | None = None) -> list[Refusal]:
+        """The nodes that the backend's parser does not take; empty when it takes the whole graph. Builds nothing.
+
+        Args:
+            then: where the graph is to be built next, with these settings: what is parsed here may be kept for that.
+        """
         ...
 
     def build(

@@ -40,7 +40,7 @@ class OnnxRuntime:
 
         return str(onnxruntime.__version__)
 
-    def refusals(self, graph: gs.Graph) -> list[Refusal]:
+    def refusals(self, graph: gs.Graph, then: BuildSettings | None = None) -> list[Refusal]:
         model, _ = detach_weights(graph)
         substitute(model)
         types = {name: kind for name, kind in element_types(model).items() if kind != BFLOAT16}

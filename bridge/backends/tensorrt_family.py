@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import re
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -38,12 +39,29 @@ atexit.register(_staying.clear)
 
 @dataclass
 class _Parsed:
-    """``weights`` are what the network's layers may point at."""
+    """A graph as a network of TensorRT's, with what the parser refused.
 
-    builder: Any
+    Attributes:
+        model: what it was parsed from, but for the weights.
+        weights: what the network's layers may point at.
+        device: index of the GPU that it was made on.
+    """
+
     network: Any
+    parser: Any
+    builder: Any
     refusals: list[Refusal]
+    model: bytes
     weights: dict[str, Array]
+    device: int
+
+    def is_of(self, model: bytes, weights: dict[str, Array], device: int) -> bool:
+        """Whether these bytes, with the same arrays in memory, are what it was parsed from."""
+        return (
+            (model, device) == (self.model, self.device)
+            and weights.keys() == self.weights.keys()
+            and all(array.ctypes.data == self.weights[name].ctypes.data for name, array in weights.items())
+        )
 
 
 class TensorRTBackend:
@@ -51,6 +69,7 @@ class TensorRTBackend:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._kept: tuple[weakref.ref[gs.Graph], _Parsed] | None = None
 
     def require(self) -> None:
         python_bindings(self.name)
@@ -58,8 +77,10 @@ class TensorRTBackend:
     def version(self) -> str:
         return str(python_bindings(self.name).__version__)
 
-    def refusals(self, graph: gs.Graph) -> list[Refusal]:
-        with self._parsed(graph, DEFAULTS) as parsed:
+    def refusals(self, graph: gs.Graph, then: BuildSettings | None = None) -> list[Refusal]:
+        with self._parsed(graph, then or DEFAULTS) as parsed:
+            if then is not None and not parsed.refusals:
+                self._kept = weakref.ref(graph, self._forget), parsed
             return parsed.refusals
 
     def build(
@@ -85,17 +106,35 @@ class TensorRTBackend:
 
     @contextmanager
     def _parsed(self, graph: gs.Graph, settings: BuildSettings) -> Iterator[_Parsed]:
-        """The graph as a network of TensorRT's, with what the parser refused; valid while it lasts."""
-        trt = python_bindings(self.name)
+        """The graph as a network of TensorRT's, parsed now or when its refusals were asked for."""
         on_device = torch.cuda.device(settings.device) if torch.cuda.is_available() else nullcontext()
-        with on_device, tempfile.TemporaryDirectory(prefix="bridge-") as folder, logger(self.name).errors() as errors:
+        with on_device:
+            model, weights = detach_weights(graph)
+            yield self._taken(graph, model, weights, settings) or self._parse(model, weights, settings)
+
+    def _parse(self, model: onnx.ModelProto, weights: dict[str, Array], settings: BuildSettings) -> _Parsed:
+        trt = python_bindings(self.name)
+        written = model.SerializeToString()
+        with tempfile.TemporaryDirectory(prefix="bridge-") as folder, logger(self.name).errors() as errors:
             builder = _builder(trt, self.name, errors)
             network = builder.create_network(_network_flags(trt))
             parser = trt.OnnxParser(network, logger(self.name))
-            model, weights = detach_weights(graph)
             refusals = _parse(parser, model, weights, Path(folder), errors)
-            yield _Parsed(builder, network, refusals, weights)
-            del network, parser, builder
+        return _Parsed(network, parser, builder, refusals, written, weights, settings.device)
+
+    def _taken(
+        self, graph: gs.Graph, model: onnx.ModelProto, weights: dict[str, Array], settings: BuildSettings
+    ) -> _Parsed | None:
+        """What was parsed for this graph's refusals, where it is as it was then; a network is built once."""
+        kept = self._kept
+        if kept is None or kept[0]() is not graph:
+            return None
+        self._kept = None
+        return kept[1] if kept[1].is_of(model.SerializeToString(), weights, settings.device) else None
+
+    def _forget(self, gone: weakref.ref[gs.Graph]) -> None:
+        if self._kept is not None and self._kept[0] is gone:
+            self._kept = None
 
     def _header(
         self, graph: gs.Graph, network: Any, profiles: Sequence[Profile], settings: BuildSettings, notes: list[str]

@@ -1,6 +1,8 @@
 """What both TensorRT backends share, proven where no GPU is: TensorRT for RTX parses and builds without one."""
 
+import gc
 import logging
+import weakref
 
 import ml_dtypes
 import numpy as np
@@ -8,6 +10,7 @@ import onnx_graphsurgeon as gs
 import pytest
 import torch
 
+import bridge
 from bridge.backends import BuildSettings, select, tensorrt_family
 from bridge.backends.tensorrt_config import configure
 from bridge.backends.weights import detach_weights
@@ -83,6 +86,63 @@ def test_parsers_take_weights_from_memory_and_older_ones_from_a_file(monkeypatch
     np.testing.assert_array_equal(weight_in_network(dtype), weight)
     monkeypatch.delattr(trt.OnnxParser, "load_initializer")
     np.testing.assert_array_equal(weight_in_network(dtype), weight)
+
+
+@pytest.fixture
+def parses(monkeypatch):
+    """A list that grows by one with every graph that is parsed."""
+    found, own = [], tensorrt_family._parse
+    monkeypatch.setattr(tensorrt_family, "_parse", lambda *given: found.append(given) or own(*given))
+    return found
+
+
+def test_what_the_check_parsed_is_built(parses):
+    backend, graph = select("tensorrt_rtx"), linear()
+    assert backend.refusals(graph, BuildSettings()) == []
+    plan = backend.build(graph, [PROFILE])
+    assert len(parses) == 1
+    assert [item.name for item in plan.header.outputs] == ["y"]
+    again = backend.build(graph, [PROFILE])  # a network is built once
+    assert len(parses) == 2
+    assert again.header == plan.header
+
+
+def change_name(graph: gs.Graph) -> None:
+    graph.outputs[0].name = "z"
+
+
+def change_weight(graph: gs.Graph) -> None:
+    graph.nodes[0].inputs[1].values = np.zeros((64, 32), np.float32)
+
+
+@pytest.mark.parametrize("change", [change_name, change_weight])
+def test_a_graph_that_changed_since_its_check_is_parsed_anew(parses, change):
+    backend, graph = select("tensorrt_rtx"), linear()
+    backend.refusals(graph, BuildSettings())
+    change(graph)
+    plan = backend.build(graph, [PROFILE])
+    assert len(parses) == 2
+    assert [item.name for item in plan.header.outputs] == [graph.outputs[0].name]
+
+
+def test_what_is_parsed_lives_no_longer_than_its_graph(parses):
+    backend = select("tensorrt_rtx")
+    weight = np.ones((64, 32), np.float32)
+    graph = linear()
+    graph.nodes[0].inputs[1].values, kept = weight, weakref.ref(weight)
+    backend.refusals(graph, BuildSettings())
+    del graph, weight
+    parses.clear()
+    gc.collect()
+    assert kept() is None
+
+
+def test_a_module_of_one_engine_is_parsed_once(parses):
+    module = torch.jit.trace(
+        torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU()), torch.rand(2, 64), check_trace=False
+    )
+    bridge.compile(module, [(2, 64)], backend="tensorrt_rtx", require_full_compilation=True)
+    assert len(parses) == 1
 
 
 def test_progress_is_told():
