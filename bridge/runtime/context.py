@@ -51,16 +51,16 @@ class _Layout:
     """What follows from inputs of certain shapes.
 
     Attributes:
-        names: of the outputs, without those whose shapes the data decide.
-        forms: of the outputs in `names`.
+        names: of the inputs, and of the outputs but for those whose shapes the data decide.
         places: in `names`.
+        forms: of these outputs.
         unknown: which outputs have shapes that the data decide.
     """
 
     profile: int
     names: list[str]
-    forms: list[Form]
     places: range
+    forms: list[Form]
     unknown: list[int]
 
 
@@ -85,18 +85,18 @@ class Context:
         self._execute, self._set_address = self._context.execute_async_v3, self._context.set_tensor_address
         self.kind: CallKind | None = None
         self._layouts: dict[Key, _Layout] = {}
-        self._layout = _Layout(0, [], [], range(0), [])
+        self._layout = _Layout(0, [], range(0), [], [])
         self._input_names = [binding.name for binding in session.inputs]
         self._output_names = [binding.name for binding in session.outputs]
         self._dtypes = [dtype_of(binding.dtype) for binding in session.outputs]
         self._formats = session.output_formats
         self._empty = tp.empty_cuda if session.device.type == "cuda" else tp.empty_cpu
-        self.waits_for_values = any(device.type == "cpu" for device in session.input_devices)
+        self._on_host = [index for index, device in enumerate(session.input_devices) if device.type == "cpu"]
+        self.waits_for_values = bool(self._on_host)
         self.scratch_address = _MISALIGNED
         self._nothing = torch.empty(ALIGNMENT, dtype=torch.uint8, device=session.device)
         self._nowhere = self._nothing.data_ptr()  # an empty tensor has no address, and TensorRT wants one
-        self._places = range(len(self._input_names))  # kept for the loop of every call: to enumerate takes longer
-        self._forget_addresses()
+        self._addresses: list[int] = []
         self._allocators: dict[str, Any] = {}
         self._held: list[torch.Tensor] = []
 
@@ -111,18 +111,12 @@ class Context:
         return None if self._layout.unknown else self._layout.forms
 
     def tell(self, inputs: list[torch.Tensor], kind: CallKind, stream: int) -> None:
-        """Sets shapes and addresses, as far as they are not those of the call before."""
+        """Sets shapes, as far as they are not those of the call before."""
         is_new = kind is not self.kind and kind.key != self.told
         if is_new:
             self._tell_shapes(kind.key, stream)
-        known = self._from
-        for index in self._places:
-            address = inputs[index].data_ptr()
-            if address != known[index]:
-                known[index] = address
-                if address % ALIGNMENT and inputs[index].is_cuda:
-                    known[index], address = _MISALIGNED, self._copy(inputs[index])
-                self._set_address(self._input_names[index], address or self._nowhere)
+        for index in self._on_host:
+            self._set_address(self._input_names[index], inputs[index].data_ptr() or self._nowhere)
         if is_new or self.waits_for_values:
             self._lay_out(kind.key)
         self.kind = kind
@@ -134,23 +128,42 @@ class Context:
             self._context.set_device_memory(address, memory.numel())
             self.scratch_address = address
 
-    def run(self, street: SharedStream, outputs: list[Any] | None = None) -> list[torch.Tensor]:
-        """Enqueues a run on what was told.
+    def run(
+        self,
+        inputs: list[torch.Tensor],
+        kind: CallKind,
+        street: SharedStream,
+        outputs: list[torch.Tensor] | None = None,
+        scratch: torch.Tensor | None = None,
+    ) -> list[torch.Tensor]:
+        """Enqueues a run; what the context knows from the one before is not said again.
+
+        All in one place, and without `enumerate` or `zip`: what a call of a small engine costs would show each of them.
 
         Args:
             outputs: tensors of the shapes in `forms`; None: new ones.
+            scratch: memory for activations, which the caller keeps until all is enqueued; None: the stream's.
 
         Returns:
             The outputs, in the engine's order.
         """
-        layout, known = self._layout, self._to
+        if kind is not self.kind or self.waits_for_values:
+            self.tell(inputs, kind, street.handle)
+        if scratch is not None:
+            self.use_scratch(scratch)
+        elif self.scratch_address != street.scratch_address and self.scratch_size:
+            self.use_scratch(street.scratch(self.scratch_size))
+        layout = self._layout
         if outputs is None:
             empty = self._empty
             outputs = [empty(sizes, strides, dtype) for sizes, strides, dtype in layout.forms]
+        tensors, known = inputs + outputs, self._addresses
         for index in layout.places:
-            address = outputs[index].data_ptr()
+            address = tensors[index].data_ptr()
             if address != known[index]:
                 known[index] = address
+                if address % ALIGNMENT:
+                    address = self._aligned(index, tensors[index])
                 self._set_address(layout.names[index], address or self._nowhere)
         if layout.unknown:
             self._begin(layout)
@@ -167,15 +180,16 @@ class Context:
         if not self._execute(stream):
             raise EngineError("TensorRT failed to run an engine")
 
-    def _copy(self, tensor: torch.Tensor) -> int:
-        """The address of a copy, kept until the next run is enqueued."""
+    def _aligned(self, index: int, tensor: torch.Tensor) -> int:
+        """The address of a copy of an input that is not where TensorRT asks it to be; what is on the host may stay."""
+        if not tensor.is_cuda or index >= len(self._input_names):
+            return tensor.data_ptr()
+        self._addresses[index] = _MISALIGNED
         self._held.append(tensor.clone())
         return self._held[-1].data_ptr()
 
     def _forget_addresses(self) -> None:
-        self._from = [_MISALIGNED] * len(self._input_names)
-        self._to = [_MISALIGNED] * len(self._layout.names)
-        self.scratch_address = _MISALIGNED
+        self._addresses = [_MISALIGNED] * len(self._layout.places)
 
     def _begin(self, layout: _Layout) -> None:
         for index in layout.unknown:
@@ -194,7 +208,9 @@ class Context:
         self.kind = None
         if profile != self._context.active_optimization_profile:
             self._context.set_optimization_profile_async(profile, stream)
-            self._forget_addresses()  # another profile may have bindings and memory of its own
+            # another profile may have bindings and memory of its own
+            self._forget_addresses()
+            self.scratch_address = _MISALIGNED
         for name, shape in zip(self._input_names, shapes, strict=True):
             if not self._context.set_input_shape(name, tuple(shape)):
                 raise EngineError(f"TensorRT does not take shape {tuple(shape)} for input {name!r}")
@@ -205,13 +221,13 @@ class Context:
             if len(self._layouts) >= _MOST_SHAPES:
                 self._layouts.clear()
             layout = self._layouts[key] = self._infer()
-        if layout.names != self._layout.names:
-            self._to = [_MISALIGNED] * len(layout.names)
-        self._layout = layout
+        is_other, self._layout = layout.names != self._layout.names, layout
+        if is_other:
+            self._forget_addresses()
 
     def _infer(self) -> _Layout:
         self._context.infer_shapes()
-        names, forms, unknown = [], [], []
+        names, forms, unknown = self._input_names[:], [], []
         for index, name in enumerate(self._output_names):
             shape, wanted = tuple(self._context.get_tensor_shape(name)), self._formats[index]
             if -1 not in shape:
@@ -224,7 +240,7 @@ class Context:
             if name not in self._allocators:
                 self._allocators[name] = output_allocator(self._trt, self._device)
                 self._context.set_output_allocator(name, self._allocators[name])
-        return _Layout(self._context.active_optimization_profile, names, forms, range(len(names)), unknown)
+        return _Layout(self._context.active_optimization_profile, names, range(len(names)), forms, unknown)
 
     def _choose_profile(self, shapes: Shapes, wanted: int | None) -> int:
         for index, profile in enumerate(self._profiles):

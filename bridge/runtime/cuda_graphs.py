@@ -52,17 +52,15 @@ class CapturedCall:
         self._context = context
         self._inputs = lasting(street.device, street.stream, lambda: [tensor.clone() for tensor in inputs])
         self._scratch = street.scratch(context.scratch_size)
-        context.use_scratch(self._scratch)
         side = torch.cuda.Stream(street.device)
         side.wait_stream(street.stream)
         beside = SharedStream(street.device, side)
-        context.tell(self._inputs, kind, beside.handle)
         with torch.cuda.stream(side):
             # TensorRT prepares in the first run with new shapes, which cannot be captured
-            context.run(beside)
+            context.run(self._inputs, kind, beside, scratch=self._scratch)
         self._graph = torch.cuda.CUDAGraph()
         with capture(self._graph, side):
-            self._outputs = context.run(beside)
+            self._outputs = context.run(self._inputs, kind, beside, scratch=self._scratch)
         street.stream.wait_stream(side)
 
     def replay(self, inputs: list[torch.Tensor], outputs: list[torch.Tensor] | None = None) -> list[torch.Tensor]:

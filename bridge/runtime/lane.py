@@ -45,7 +45,7 @@ class Lane:
             if tp.is_capturing():
                 return self._recorded_by_caller(inputs, kind)
             if kind.cuda_graphs is False:
-                return self.ready(inputs, kind).run(street)
+                return (self.context or self.own_context()).run(inputs, kind, street)
             if self._repeats is not None:
                 return self._repeats.run(self, inputs, kind)
             return self.run_anew(inputs, kind)
@@ -62,17 +62,13 @@ class Lane:
             captured = self._graph(inputs, kind)
             if captured is not None:
                 return captured.replay(inputs, outputs)
-        return self.ready(inputs, kind).run(self.street, outputs)
+        return self.own_context().run(inputs, kind, self.street, outputs)
 
-    def ready(self, inputs: list[torch.Tensor], kind: CallKind) -> Context:
-        """The context, told of this call and with the stream's scratch memory."""
-        context, street = self.context, self.street
-        if context is None:
-            context = self.context = self._new_context()
-        context.tell(inputs, kind, street.handle)
-        if context.scratch_address != street.scratch_address and context.scratch_size:
-            context.use_scratch(street.scratch(context.scratch_size))
-        return context
+    def own_context(self) -> Context:
+        """The context of the calls that no graph runs."""
+        if self.context is None:
+            self.context = self._new_context()
+        return self.context
 
     def give_away(self, key: Key) -> Context | None:
         """A context that has run these shapes; the lane makes itself another."""
@@ -121,10 +117,8 @@ class Lane:
             )
         self._captured[key] = context
         session.keep(context)
-        context.tell(inputs, kind, self.street.handle)
         scratch = torch.empty(context.scratch_size, dtype=torch.uint8, device=session.device)  # until all is enqueued
-        context.use_scratch(scratch)
-        return context.run(self.street)
+        return context.run(inputs, kind, self.street, scratch=scratch)
 
     def _new_context(self) -> Context:
         session = self._owner()

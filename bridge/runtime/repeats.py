@@ -68,7 +68,7 @@ class Repeats:
         try:
             forms = self._forms[kind]
         except KeyError:
-            forms = self._forms_of(lane.ready(inputs, kind), kind)
+            forms = self._forms_of(lane.own_context(), inputs, kind)
         if forms is None or not self._works:
             return lane.run_anew(inputs, kind)
         empty = self._empty
@@ -83,15 +83,17 @@ class Repeats:
             return outputs
         if not self._is_due(key, addresses):
             return lane.run_anew(inputs, kind, outputs)
-        context = lane.ready(inputs, kind)
-        context.run(self._street, outputs)
+        context = lane.own_context()
+        context.run(inputs, kind, self._street, outputs)
         if not context.scratch_size or context.scratch_address == key[1]:
             self._capture(lane, context, key)
         return outputs
 
-    def _forms_of(self, context: Context, kind: CallKind) -> list[Form] | None:
+    def _forms_of(self, context: Context, inputs: list[torch.Tensor], kind: CallKind) -> list[Form] | None:
         if len(self._forms) >= _MOST_SHAPES:
             self._forms.clear()
+        context.tell(inputs, kind, self._street.handle)
+        self._street.scratch(context.scratch_size)  # its address is part of a call's place
         forms = self._forms[kind] = context.forms
         return forms
 

@@ -268,9 +268,8 @@ class TimedTensorRT:
         with torch.cuda.device(self._session.device):
             street = shared_stream(self._session.device, torch.cuda.current_stream())
             with street.lock:
-                self._context.tell(inputs, CallKind.of([tensor.shape for tensor in inputs], options), street.handle)
-                self._context.use_scratch(street.scratch(self._context.scratch_size))
-                outputs = self._context.run(street)
+                kind = CallKind.of([tensor.shape for tensor in inputs], options)
+                outputs = self._context.run(inputs, kind, street)
             torch.cuda.synchronize()
         layers, start = [], 0.0
         for name, ms in self._listener.heard:
