@@ -1,4 +1,4 @@
-"""Between graphsurgeon and protobuf, where graphsurgeon loses something: empty lists, types that are no tensors'."""
+"""Between graphsurgeon and protobuf, where graphsurgeon loses something: empty lists, types of no tensors, packing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx import numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from rewrites.schemas import schema_of
 
+_PACKED = frozenset(["int4", "uint4", "int2", "uint2", "float4_e2m1fn"])
 _Hidden = dict[int, dict[str, onnx.AttributeProto]]
 
 
@@ -29,6 +33,7 @@ def node_proto(node: gs.Node, opset: int) -> onnx.NodeProto:
 
 def model_proto(graph: gs.Graph) -> onnx.ModelProto:
     """The graph as a model, empty lists included; untyped values stay untyped."""
+    _pack(graph)
     hidden = _hide(graph.nodes, graph.opset)
     try:
         with uncollected():
@@ -37,6 +42,17 @@ def model_proto(graph: gs.Graph) -> onnx.ModelProto:
     finally:
         _restore(graph.nodes, hidden)
     return model
+
+
+def _pack(graph: gs.Graph) -> None:
+    """Keep constants of less than a byte as protobuf packs them: graphsurgeon writes a byte an element."""
+    for node in graph.nodes:
+        for tensor in node.inputs:
+            values = tensor._values if isinstance(tensor, gs.Constant) else None
+            if isinstance(values, np.ndarray) and values.dtype.name in _PACKED:
+                tensor._values = LazyValues(numpy_helper.from_array(values, tensor.name))
+        for body in _bodies(node):
+            _pack(body)
 
 
 def _bodies(node: gs.Node) -> list[gs.Graph]:

@@ -20,9 +20,9 @@ _BROKEN = "a broken model: onnx.checker.check_model(model) may say more; export 
 def tidy(model: onnx.ModelProto, notes: list[str]) -> None:
     """Bring a model into order, in place.
 
-    The domain "ai.onnx" is written "", nodes come after what they read, names of values in bodies are no outer
-    value's, bodies make what they give, sparse constants are dense, and what is left out at the end of a node's inputs
-    or outputs is not written.
+    The domain "ai.onnx" is written "", nodes come after what they read and share no names, names of values in bodies
+    are no outer value's, bodies make what they give, sparse constants are dense, and what is left out at the end of a
+    node's inputs or outputs is not written.
 
     Args:
         model: without functions.
@@ -35,6 +35,7 @@ def tidy(model: onnx.ModelProto, notes: list[str]) -> None:
     _name_domain(model)
     imports = {entry.domain: entry.version for entry in model.opset_import}
     _Scope(model.graph, imports, notes, set(_all_names(model.graph))).tidy(None)
+    _name_nodes(model.graph)
 
 
 def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
@@ -58,6 +59,20 @@ def _name_domain(model: onnx.ModelProto) -> None:
         if not node.domain and "" not in versions:
             told = f"the model does not say which opset it is of, but has {called(node)}"
             raise RewriteError(told, hint='give its opset_import an entry for the domain ""')
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    taken = {node.name for node in all_nodes(graph)}
+    seen: dict[str, int] = {"": 0}
+    for node in all_nodes(graph):
+        if node.name and node.name in seen:
+            name, count = node.name, seen[node.name]
+            while f"{name}_{count}" in taken:
+                count += 1
+            node.name, seen[name] = f"{name}_{count}", count + 1
+            taken.add(node.name)
+        else:
+            seen[node.name] = 2
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -7,16 +7,24 @@ import numpy as np
 from rewrites import example, require, rule, tensor
 from rewrites.library.quantized import S8, U8, WRITTEN_OUT, along, as_float, rounded
 
+_INT4 = np.arange(-4, 4).reshape(4, 2).astype("int4")
+_CONSTANT_ONLY = ("uint4", "float8_e5m2", "float8_e5m2fnuz", "float8_e4m3fnuz")
+
 
 def beyond_tensorrt(node):
-    """Whether a Q or DQ node of 8 or 16 bits has what TensorRT lacks: UINT8, 16 bits, a zero point other than"
-    " 0, a runtime scale."""
-    zero = node.inputs[2] if len(node.inputs) > 2 else None
-    kind = node.inputs[0].known_dtype if node.op == "DequantizeLinear" else node.outputs[0].known_dtype
-    if kind not in WRITTEN_OUT:
-        return False
-    symmetric = zero is None or (zero.constant is not None and not np.any(zero.constant))
-    return kind != np.int8 or not symmetric or node.inputs[1].constant is None
+    """Whether a Q or DQ node has what TensorRT lacks: its type, a zero point other than 0, or a scale of run time.
+
+    Integers of 32 bits are the biases of quantized layers; of types that TensorRT lacks, constants are known.
+    """
+    x, zero = node.inputs[0], node.inputs[2] if len(node.inputs) > 2 else None
+    dequantizes = node.op == "DequantizeLinear"
+    kind = x.known_dtype if dequantizes else node.outputs[0].known_dtype
+    if dequantizes and kind is not None and (kind == np.int32 or kind.name in _CONSTANT_ONLY):
+        return kind == np.int32 or x.constant is not None
+    symmetric = zero is None or (zero.constant is not None and not np.any(zero.constant.astype(np.float32)))
+    if dequantizes and kind is not None and kind.name == "int4":
+        return not symmetric and x.constant is not None
+    return kind in WRITTEN_OUT and (kind != np.int8 or not symmetric or node.inputs[1].constant is None)
 
 
 def spread(op, node, vector):
@@ -33,7 +41,8 @@ def spread(op, node, vector):
     merged = op.Concat(
         *(op.Gather(op.Shape(vector), [i]) if s == 0 else op.constant([-1]) for i, s in enumerate(sizes)), axis=0
     )
-    return op.Slice(op.Reshape(repeated, merged), [0], op.Gather(op.Shape(x), [axis]), [axis])
+    end = [x.dims[axis]] if x.dims.is_static(axis) else op.Gather(op.Shape(x), [axis])
+    return op.Slice(op.Reshape(repeated, merged), [0], end, [axis])
 
 
 @rule(
@@ -44,12 +53,21 @@ def spread(op, node, vector):
         example(x=tensor(4, **U8), x_scale=np.float32(2), x_zero_point=np.uint8(128)),
         example(x=tensor("n", 3, 2, **U8), x_scale=np.float32([2, 4, 5]), x_zero_point=np.uint8([84, 24, 196]), axis=1),
         example(x=tensor(1, 4, **S8), x_scale=(1, 2), x_zero_point=np.int8([[1, -3]]), axis=1, block_size=2, _opset=21),
+        example(
+            x=_INT4, x_scale=np.float32([[1, 2], [3, 4]]), x_zero_point=_INT4[:2, :2], axis=0, block_size=2, _opset=21
+        ),
+        example(
+            x=_INT4.view(np.uint8).astype("uint4"), x_scale=np.float32(2), x_zero_point=np.array(7, "uint4"), _opset=21
+        ),
+        example(x=_INT4.astype("float8_e5m2"), x_scale=np.float32(2), _opset=19),
+        example(x=tensor("n", 3, dtype="int32", low=-9999, high=9999), x_scale=np.float32([2, 4, 5])),
     ],
 )
 class DequantizeWithZeroPoint:
     """DequantizeLinear -> Cast Sub Mul: the definition in floating point, for zero points other than 0.
 
-    Source: the parser's "Found unsupported input type of UINT8"; TensorRT's quantization is symmetric.
+    Source: the parser's "Found unsupported input type of UINT8", and "input has type Int32 but must have type FP8 ...";
+    TensorRT's quantization is symmetric.
     """
 
     def applies(node):
