@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import onnx
 
 _PACKAGES = ("tensorrt_rtx", "tensorrt")
+_READ = "BFLOAT16 BOOL DOUBLE FLOAT FLOAT16 FLOAT4E2M1 FLOAT8E4M3FN INT32 INT4 INT64 INT8 UINT8 UNDEFINED"
+_TYPES = frozenset(_READ.split())  # of doubles the parser makes floats
 
 
 def builds(model: onnx.ModelProto, inputs: dict[str, np.ndarray[Any, Any]] | None = None) -> str | None:
@@ -38,7 +41,10 @@ def builds(model: onnx.ModelProto, inputs: dict[str, np.ndarray[Any, Any]] | Non
 
 @dataclass(frozen=True)
 class Unsupported:
-    """A node that the parser refuses, and the parser's reason; `name` is its first output's when it has none."""
+    """What the parser refuses, and its reason: a node, or an input or initializer, whose `op` says so.
+
+    `name` is a node's first output's when it has none.
+    """
 
     name: str
     op: str
@@ -47,7 +53,7 @@ class Unsupported:
 
 
 def unsupported(model: onnx.ModelProto) -> list[Unsupported] | None:
-    """The nodes that the installed TensorRT's parser refuses, in order; None where neither TensorRT is installed."""
+    """What the installed TensorRT's parser refuses, in order; None where neither TensorRT is installed."""
     if not any(importlib.util.find_spec(name) for name in _PACKAGES):
         return None
     trt, logger = _tensorrt()
@@ -59,13 +65,36 @@ def unsupported(model: onnx.ModelProto) -> list[Unsupported] | None:
         return []
     nodes = list(model.graph.node)
     found: dict[int, Unsupported] = {}
+    rest: list[str] = []
     for error in (parser.get_error(i) for i in range(parser.num_errors)):
-        at = error.node()
-        if 0 <= at < len(nodes):
-            found.setdefault(
-                at, Unsupported(label(nodes[at]), nodes[at].op_type, nodes[at].domain, error.desc().strip())
-            )
-    return [found[at] for at in sorted(found)]
+        at, told = error.node(), error.desc().strip()
+        if not 0 <= at < len(nodes):
+            rest.append(told)
+            continue
+        reason = told if told not in ("", "false") else f"TensorRT has no importer of {nodes[at].op_type} as it is here"
+        found.setdefault(at, Unsupported(label(nodes[at]), nodes[at].op_type, nodes[at].domain, reason))
+    values = list(_values_refused(model.graph))
+    if not found and not values:
+        values = [Unsupported(model.graph.name, "model", "", "; ".join(rest) or "the parser refused")]
+    return [*values, *(found[at] for at in sorted(found))]
+
+
+def _values_refused(graph: onnx.GraphProto) -> Iterator[Unsupported]:
+    """Inputs and initializers that no tensor of TensorRT's can be; its parser names neither."""
+    for value in graph.input:
+        which = value.type.WhichOneof("value") or "tensor_type"
+        kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+        if which != "tensor_type":
+            yield Unsupported(value.name, "input", "", f"TensorRT's inputs are tensors, not {which.partition('_')[0]}s")
+        elif kind not in _TYPES:
+            yield Unsupported(value.name, "input", "", f"TensorRT has no tensors of {kind}")
+        elif not value.type.tensor_type.HasField("shape"):
+            reason = "its rank is not known, which TensorRT needs: give it a shape, with names for what varies"
+            yield Unsupported(value.name, "input", "", reason)
+    for tensor in graph.initializer:
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type)
+        if kind not in _TYPES:
+            yield Unsupported(tensor.name, "initializer", "", f"TensorRT has no tensors of {kind}")
 
 
 def label(node: onnx.NodeProto) -> str:

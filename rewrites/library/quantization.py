@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 
 from rewrites import example, require, rule, tensor
 from rewrites.library.quantized import S8, U8, WRITTEN_OUT, along, as_float, rounded
 
-_INT4 = np.arange(-4, 4).reshape(4, 2).astype("int4")
+_INT4 = np.arange(-4, 4).reshape(4, 2).astype(ml_dtypes.int4)
 _CONSTANT_ONLY = ("uint4", "float8_e5m2", "float8_e5m2fnuz", "float8_e4m3fnuz")
 
 
@@ -57,9 +58,12 @@ def spread(op, node, vector):
             x=_INT4, x_scale=np.float32([[1, 2], [3, 4]]), x_zero_point=_INT4[:2, :2], axis=0, block_size=2, _opset=21
         ),
         example(
-            x=_INT4.view(np.uint8).astype("uint4"), x_scale=np.float32(2), x_zero_point=np.array(7, "uint4"), _opset=21
+            x=np.arange(8).astype(ml_dtypes.uint4),
+            x_scale=np.float32(2),
+            x_zero_point=np.array(7, ml_dtypes.uint4),
+            _opset=21,
         ),
-        example(x=_INT4.astype("float8_e5m2"), x_scale=np.float32(2), _opset=19),
+        example(x=_INT4.astype(ml_dtypes.float8_e5m2), x_scale=np.float32(2), _opset=19),
         example(x=tensor("n", 3, dtype="int32", low=-9999, high=9999), x_scale=np.float32([2, 4, 5])),
     ],
 )
