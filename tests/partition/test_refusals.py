@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import bridge
-from bridge.backends.base import Refusal
+from bridge.backends.base import BuildSettings, Refusal
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated")
 DEPTH = 20
@@ -27,7 +27,10 @@ class Target:
     name = "a target"
 
     def __init__(self, refuses: Callable[[gs.Graph], list[Refusal]]) -> None:
-        self.refusals = refuses
+        self.refuses = refuses
+
+    def refusals(self, graph: gs.Graph, then: BuildSettings | None) -> list[Refusal]:
+        return self.refuses(graph)
 
     def version(self) -> str:
         return "1"
