@@ -68,6 +68,28 @@ def test_a_scripted_greedy_loop_with_a_cache() -> None:
             assert found.tolist() == words.tolist()
 
 
+class Gate(nn.Module):
+    """One image brought to the size of another, as decoders and attention gates do it."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.coarse, self.fine, self.mode = nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 1), mode
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        raised = nn.functional.interpolate(self.coarse(coarse), size=fine.shape[2:], mode=self.mode)
+        return torch.relu(raised + self.fine(fine))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+def test_a_scripted_image_takes_the_size_of_another(mode: str) -> None:
+    module = torch.jit.script(Gate(mode).eval())
+    sides = [bridge.Input(min_shape=(1, 4, n, n), opt_shape=(2, 4, n, n), max_shape=(2, 4, 16, 24)) for n in (5, 9)]
+    compiled = bridge.compile(module, sides, backend="onnxruntime", require_full_compilation=True)
+    for coarse, fine in ((5, 9), (8, 16)):
+        given = torch.randn(2, 4, coarse, coarse + 1), torch.randn(2, 4, fine, fine + 3)
+        torch.testing.assert_close(compiled(*given), module(*given), rtol=1e-4, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def languages() -> tuple[Any, Any]:
     """A small GPT-2 with random weights, and the same with its forward compiled."""

@@ -3,7 +3,8 @@
 Found in ONNX Runtime 1.31 by trying each kernel of int64 on values beyond int32. Comparisons in vectors (Min, Max,
 Clip, Relu, Sign, ReduceMax, ReduceMin) go wrong where the upper halves are equal and the lower ones differ in their
 first bit; ReduceSum and its kin and Mod with fmod go through float64. Comparisons that give bools, ArgMax,
-ScatterElements, Div and Mul are exact. Where has no kernel for bool.
+ScatterElements, Div and Mul are exact. Where has no kernel for bool. Sizes that a Slice takes out of a Shape between
+bounds that an Unsqueeze makes of constants are taken for none, and a Resize to them is refused.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ _SUMS = {"ReduceSum": ("add", 0), "ReduceSumSquare": ("add", 0), "ReduceL1": ("a
 _EXTREMES = {"ReduceMax": "ArgMax", "ReduceMin": "ArgMin"}
 
 
+Integers = int | list[int]
+
+
 def substitute(model: onnx.ModelProto) -> int:
     """Rewrites the model in place; gives back how many nodes were replaced."""
     types = element_types(model)
@@ -30,7 +34,7 @@ def substitute(model: onnx.ModelProto) -> int:
 
 
 def _scope(
-    graph: onnx.GraphProto, model: onnx.ModelProto, types: Mapping[str, int], outer: Mapping[str, list[int]]
+    graph: onnx.GraphProto, model: onnx.ModelProto, types: Mapping[str, int], outer: Mapping[str, Integers]
 ) -> int:
     known = {**outer, **_small_constants(graph)}
     nodes: list[onnx.NodeProto] = []
@@ -45,8 +49,8 @@ def _scope(
     return count
 
 
-def _small_constants(graph: onnx.GraphProto) -> dict[str, list[int]]:
-    """Lists of integers: initializers and results of Constant."""
+def _small_constants(graph: onnx.GraphProto) -> dict[str, Integers]:
+    """Integers and lists of them: initializers and results of Constant."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
@@ -54,7 +58,7 @@ def _small_constants(graph: onnx.GraphProto) -> dict[str, list[int]]:
     return {
         name: onnx.numpy_helper.to_array(tensor).tolist()
         for name, tensor in tensors.items()
-        if tensor.data_type == INT64 and len(tensor.dims) == 1 and tensor.data_location != onnx.TensorProto.EXTERNAL
+        if tensor.data_type == INT64 and len(tensor.dims) < 2 and tensor.data_location != onnx.TensorProto.EXTERNAL
     }
 
 
@@ -70,12 +74,12 @@ class _Operators:
         self.nodes.append(onnx.helper.make_node(operator, inputs, [place], name=place, **attributes))
         return place
 
-    def constant(self, value: int | Sequence[int]) -> str:
+    def constant(self, value: Integers) -> str:
         return self("Constant", **{"value_int" if isinstance(value, int) else "value_ints": value})
 
 
 def _replacement(
-    node: onnx.NodeProto, types: Mapping[str, int], known: Mapping[str, list[int]], version: int
+    node: onnx.NodeProto, types: Mapping[str, int], known: Mapping[str, Integers], version: int
 ) -> list[onnx.NodeProto] | None:
     """The nodes in a node's place; None where it stays."""
     if node.domain not in ("", "ai.onnx") or not node.input:
@@ -88,6 +92,8 @@ def _replacement(
         return None
     elif node.op_type in _INT64:
         _INT64[node.op_type](o, *node.input)
+    elif node.op_type == "Unsqueeze":
+        _unsqueeze(o, known)
     elif node.op_type in (*_EXTREMES, *_SUMS) and version >= _SCATTERS_SUMS:
         _reduce(o, known)
     if not o.nodes:
@@ -142,12 +148,19 @@ _INT64: dict[str, Callable[..., None]] = {
 }  # fmt: skip
 
 
-def _reduce(o: _Operators, known: Mapping[str, list[int]]) -> None:
+def _unsqueeze(o: _Operators, known: Mapping[str, Integers]) -> None:
+    number, *axes = [known.get(name) for name in o.replaced.input]
+    if isinstance(number, int) and axes in ([[0]], [[-1]]):
+        o.constant([number])
+
+
+def _reduce(o: _Operators, known: Mapping[str, Integers]) -> None:
     """One axis after the other, all kept until the end."""
     node, x = o.replaced, o.replaced.input[0]
     given = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
     named = node.input[1] if len(node.input) > 1 else ""
     axes = known.get(named) or given.get("axes") or []
+    axes = [axes] if isinstance(axes, int) else axes
     if (named and named not in known) or (not axes and given.get("noop_with_empty_axes")):
         return
     if node.op_type == "ReduceSumSquare":

@@ -17,14 +17,49 @@ def settle(graph: tp.Graph) -> None:
     Only those whose every change is by a known operator, at a constant place, in the block that made them, and which
     nothing else may hold on to. Their elements are what they were: tensors, numbers, containers.
     """
+    for node in [node for node in tp.walk(graph) if node.kind() == "aten::add_"]:
+        if node.output().type().kind() == "ListType":
+            _extend_by_name(graph, node)
     for node in [node for node in tp.walk(graph) if node.kind() in _STARTS]:
         if _is_changed(node) and _is_private(node):
             items = _STARTS[node.kind()](graph, node)
             if items is not None:
                 _Container(graph, node, items).settle()
-    for node in [node for node in tp.walk(graph) if node.kind() in ("aten::list", "aten::copy")]:
+    for node in [node for node in tp.walk(graph) if node.kind() in ("aten::list", "aten::copy", "aten::add")]:
         if node.output().type().kind() == "ListType":  # aten::copy is also what is left of Tensor.copy_
-            _share(node)
+            _join(graph, node) if node.kind() == "aten::add" else _share(node)
+    for node in [node for node in tp.walk(graph) if node.kind() == "aten::__getitem__"]:
+        _pick(node)
+
+
+def _extend_by_name(graph: tp.Graph, node: tp.Node) -> None:
+    """``parts += more`` gives the list that it extends."""
+    made = graph.create("aten::extend", list(node.inputs()), 0)
+    made.insertBefore(node)
+    made.copyMetadata(node)
+    node.output().replaceAllUsesWith(next(iter(node.inputs())))
+    node.destroy()
+
+
+def _pick(node: tp.Node) -> None:
+    """What is at a known place of a list that nothing changes."""
+    listed, index = node.inputs()
+    if listed.node().kind() == "prim::ListConstruct" and tp.is_constant(index) and _is_still(listed.node()):
+        items, place = list(listed.node().inputs()), tp.constant_value(index)
+        if -len(items) <= place < len(items):
+            node.output().replaceAllUsesWith(items[place])
+
+
+def _join(graph: tp.Graph, node: tp.Node) -> None:
+    """One list after the other, where neither is changed: all their elements in one."""
+    sources = [value.node() for value in node.inputs()]
+    if all(source.kind() == "prim::ListConstruct" and _is_still(source) for source in sources) and _is_still(node):
+        made = graph.create("prim::ListConstruct", [v for source in sources for v in source.inputs()], 1)
+        made.insertBefore(node)
+        made.copyMetadata(node)
+        made.output().setType(node.output().type())
+        node.output().replaceAllUsesWith(made.output())
+        node.destroy()
 
 
 def _share(node: tp.Node) -> None:
@@ -235,12 +270,17 @@ def _set_item(items: Items, given: list[tp.Value]) -> Items | None:
     return {**items, key: given[1]}
 
 
+def _reverse(items: Items, given: list[tp.Value]) -> Items | None:
+    return dict(enumerate(reversed(items.values())))
+
+
 _CHANGES: dict[str, Callable[[Items, list[tp.Value]], Items | None]] = {
     "aten::append": _append, "aten::extend": _extend, "aten::insert": _insert, "aten::_set_item": _set_item,
+    "aten::reverse": _reverse,
 }  # fmt: skip
 _STARTS: dict[str, Callable[[tp.Graph, tp.Node], Items | None]] = {
     "prim::ListConstruct": _from_construct, "prim::DictConstruct": _from_pairs, "aten::dict": _from_dict,
     "aten::copy": _from_copy, "aten::list": _from_copy,
 }  # fmt: skip
-_COPIES = {"aten::keys", "aten::values", "aten::items", "aten::copy", "aten::list"}
+_COPIES = {"aten::keys", "aten::values", "aten::items", "aten::copy", "aten::list", "aten::add"}
 _ELEMENTS = {"TensorType", "IntType", "FloatType", "BoolType", "StringType", "NumberType", "NoneType"}

@@ -233,7 +233,7 @@ class _Reasoner:
             return replace(together, presence=Varies.NEVER)
         if kind in _READS_KIND:
             return Fact(content=max((fact.kind for fact in inputs), default=Varies.NEVER))
-        if kind == "aten::len" and next(iter(node.inputs())).node().kind() in ("aten::size", "prim::ListConstruct"):
+        if kind == "aten::len" and _counts_dimensions(next(iter(node.inputs()))):
             return Fact(content=together.kind)
         if kind == "aten::size" and self._static_size(node):
             return Fact()
@@ -418,6 +418,15 @@ class _Reasoner:
         shapes = {s.shape for s in seen if isinstance(s, TensorSeen)}
         steady = len(shapes) == 1 or self._same_shape(parameter, result)
         return Fact(shape=Varies.NEVER if steady else Varies.WITH_DATA, content=Varies.WITH_DATA)
+
+
+def _counts_dimensions(listed: tp.Value) -> bool:
+    """Whether a list holds sizes, one a dimension, or elements that are written down, or a constant part of either."""
+    node = listed.node()
+    if node.kind() == "aten::slice":
+        whole, *bounds = node.inputs()
+        return all(map(tp.is_constant, bounds)) and _counts_dimensions(whole)
+    return node.kind() in ("aten::size", "prim::ListConstruct")
 
 
 def _is_sized_by_content(node: tp.Node) -> bool:

@@ -11,7 +11,7 @@ import torch
 
 from bridge import torch_private as tp
 from bridge.errors import SpecError
-from bridge.frontend import containers, pieces, structure, written
+from bridge.frontend import containers, lists, pieces, structure, written
 from bridge.frontend import facts as facts_
 from bridge.frontend import provenance as provenance_
 from bridge.frontend.empty import fold_empty
@@ -115,22 +115,35 @@ def prepare(
     for _ in range(_ROUNDS):
         structure.lower(graph)
         containers.settle(graph)
+        if _unroll(graph):
+            continue
         written.settle(graph)
         if not seen.covers(graph):
             seen = _seen(frozen, method, [example])
         for facts in facts_.reason(graph, seen, inputs, others):
             changed = facts_.fold(graph, facts, device) | fold_empty(graph, facts, device, others)
+            changed |= lists.take_apart(graph, facts)
             changed = changed or fold_filled(graph, facts, device, others)
             if changed:
                 break
         if not changed:
             break
-        tp.unroll_constant_loops(graph)  # such as those over a dimension that never varies
+        _unroll(graph)  # such as loops over a dimension that never varies
         tp.simplify(graph)
     _spread_constants(graph, facts)
     _retag(frozen, graph, table)
     _warn_of_frozen_sizes(graph, facts, made, table)
     return Program(frozen, method, table, facts, example, device)
+
+
+def _unroll(graph: tp.Graph) -> bool:
+    """Writes out loops whose number of turns is known; tells whether there were any."""
+    nodes = sum(1 for _ in tp.walk(graph))
+    tp.unroll_constant_loops(graph)
+    if sum(1 for _ in tp.walk(graph)) == nodes:
+        return False
+    tp.simplify(graph)
+    return True
 
 
 def _seen(module: torch.jit.ScriptModule, method: str, examples: Sequence[tuple[Any, ...]]) -> Observations:

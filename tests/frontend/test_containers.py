@@ -37,6 +37,31 @@ class Numbers(torch.nn.Module):
         return torch.roll(x, shift, dims=[0, 1]).tanh() * sum(shift)
 
 
+class Divided(torch.nn.Module):
+    """Lists that operators make, copied and filled: how a YOLO's stages keep what they will put together."""
+
+    def forward(self, x):
+        parts = list(x.chunk(2, 1))
+        for _ in range(2):
+            parts.append(parts[-1].sin() + parts[0])
+        parts.reverse()
+        parts += [torch.split(x, [3, 5], 1)[1], x.unbind(1)[2].unsqueeze(1)]
+        parts.extend(x.split(3, 1))
+        kept = [x]
+        for part in x.split(4, 1):
+            kept = kept + [part * len(kept)]  # noqa: RUF005
+        return torch.cat(parts, 1), torch.cat(kept, 1)
+
+
+class DividedAnyhow(torch.nn.Module):
+    """As many parts as there are rows."""
+
+    def forward(self, x):
+        parts = list(x.unbind(0))
+        parts.append(x.sum(0).exp())
+        return torch.stack(parts).tanh()
+
+
 class Shared(torch.nn.Module):
     """A list kept elsewhere before it grows: both must see it."""
 
@@ -73,6 +98,17 @@ def test_what_is_known_is_one_engine(make) -> None:
     module = torch.jit.script(make().eval())
     compiled = bridge.compile(module, [(4, 3)], backend="onnxruntime", require_full_compilation=True)
     for x in INPUTS:
+        torch.testing.assert_close(compiled(x), module(x))
+
+
+@pytest.mark.parametrize(("make", "engines"), [(Divided, 1), (DividedAnyhow, None)])
+def test_lists_that_operators_make(make, engines) -> None:
+    module = torch.jit.script(make().eval())
+    rows = bridge.Input(min_shape=(1, 8), opt_shape=(4, 8), max_shape=(6, 8))
+    compiled = bridge.compile(module, [rows], backend="onnxruntime", require_full_compilation=engines == 1)
+    assert engines is None or len(bridge.inspect(compiled, layers=False).engines) == engines
+    for count in (1, 4, 6):
+        x = torch.randn(count, 8)
         torch.testing.assert_close(compiled(x), module(x))
 
 
