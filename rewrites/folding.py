@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class Folder:
             found = self._gather_of_shape(node, depth)
             if found is not None:
                 return found
-        inputs = []
+        inputs = {}
         for source in node.inputs:
             if not source.name:
                 continue
@@ -64,8 +65,9 @@ class Folder:
             value = self.value(source, depth + 1)
             if value is None or value.size > LARGEST:
                 return None
-            inputs.append((source.name, value))
-        return _evaluate(node, tensor.name, inputs, self._editor.opset)
+            inputs[source.name] = value
+        result = evaluate(node_proto(node, self._editor.opset), inputs, self._editor.opset)
+        return result if result is not None and result.size <= LARGEST else None
 
     def _fold_shape(self, node: gs.Node) -> np.ndarray[Any, Any] | None:
         dims = node.inputs[0].shape
@@ -89,15 +91,22 @@ class Folder:
         return np.array(dims, np.int64).reshape(indices.shape)
 
 
-def _evaluate(node: gs.Node, output: str, inputs: list[tuple[str, Any]], opset: int) -> np.ndarray[Any, Any] | None:
-    proto = node_proto(node, opset)
-    graph = onnx.GraphProto(name="fold", node=[proto], output=[onnx.ValueInfoProto(name=output)])
-    tensors: dict[str, onnx.TensorProto] = {name: numpy_helper.from_array(value, name) for name, value in inputs}
-    graph.initializer.extend(tensors.values())
+def evaluate(
+    node: onnx.NodeProto, inputs: Mapping[str, np.ndarray[Any, Any]], opset: int
+) -> np.ndarray[Any, Any] | None:
+    """What a node with one output computes from these values, by ONNX's reference; None where that fails.
+
+    Quotients of negative integers are left: versions of the reference round them down, ONNX towards zero.
+    """
+    output = node.output[0]
+    if node.op_type == "Div" and any(value.dtype.kind == "i" and (value < 0).any() for value in inputs.values()):
+        return None
+    graph = onnx.GraphProto(name="fold", node=[node], output=[onnx.ValueInfoProto(name=output)])
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in inputs.items())
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     with np.errstate(all="ignore"):
         try:
             result: Any = next(iter(ReferenceEvaluator(model).run(None, {})))
         except (ValueError, TypeError, IndexError, RuntimeError, ArithmeticError):
             return None
-    return np.asarray(result) if np.size(result) <= LARGEST else None
+    return np.asarray(result)

@@ -42,3 +42,21 @@ def test_right_and_whole_in_an_engine(function: Function, x: torch.Tensor) -> No
     traced = torch.jit.trace(Calling(function), (x,), check_trace=False)
     compiled = bridge.compile(traced, [x], backend="onnxruntime", require_full_compilation=True)
     torch.testing.assert_close(compiled(x), function(x), rtol=1e-4, atol=1e-5)
+
+
+class PaddedToWindows(torch.nn.Module):
+    """Padded by widths that PyTorch computes from the sizes, and cut at bounds that are tensors in a trace."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows, columns = x.shape[1:3]
+        padded = torch.nn.functional.pad(x, (0, 0, 0, (4 - columns % 4) % 4, 0, (4 - rows % 4) % 4))
+        return padded[:, 1 : rows + 1, :columns].contiguous() * 2
+
+
+def test_the_arithmetic_of_paddings_and_bounds_is_not_in_the_graph() -> None:
+    x = torch.randn(2, 7, 9, 3, generator=torch.Generator().manual_seed(0))
+    traced = torch.jit.trace(PaddedToWindows(), x, check_trace=False)
+    graph = bridge.to_onnx(traced, [x]).graph
+    assert {node.op_type for node in graph.node} <= {"Pad", "Slice", "Mul", "Constant"}
+    compiled = bridge.compile(traced, [x], backend="onnxruntime", require_full_compilation=True)
+    torch.testing.assert_close(compiled(x), PaddedToWindows()(x))
