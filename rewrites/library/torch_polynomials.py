@@ -13,7 +13,11 @@ _X = tensor(6, values=[-3.0, -1.0, -0.5, 0.25, 1.0, 2.0])
 _N = tensor(6, values=[3.0, 4.0, 5.0, 0.0, 7.0, -1.0])
 _NARROW = tensor("m", 3, low=-1.0, high=1.0)
 _DEGREES = tensor("m", 3, low=0.0, high=9.0)
-_EXAMPLES = [example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3), example(x=_X, n=_N, _rtol=1e-3)]
+_EXAMPLES = [
+    example(x=_NARROW, n=_DEGREES, _rtol=1e-3, _atol=1e-3),
+    example(x=_X, n=_N, _rtol=1e-3),
+    example(x=tensor(3, values=[0.5, 0.5, 2.0]), n=tensor(3, values=[float("inf"), float("nan"), 3e38])),
+]
 
 
 def _inside(kind: str, n: Any, x: Any) -> Any:
@@ -54,9 +58,11 @@ def _outside(kind: str, n: Any, size: Any, negative: Any) -> Any:
 
 
 def _whole(n: Any) -> Any:
+    """Without its fraction; -1 where it is NaN or beyond int64, to which PyTorch casts it."""
     import torch
 
-    return torch.sign(n) * torch.floor(torch.abs(n))
+    size = torch.floor(torch.abs(n))
+    return torch.where(size < 2.0**63, torch.sign(n) * size, torch.full_like(n, -1.0))
 
 
 def _numbers(x: Any, n: Any) -> tuple[Any, Any]:
@@ -147,6 +153,7 @@ def _recurrence_lowering(name: str) -> Lowering:
         import torch
 
         x, n = torch.broadcast_tensors(*_numbers(x, n))
+        n = n if end is None else n.clamp(max=end)
         made = _recurrence()(x, n, factors, divided)
         return made if end is None else torch.where(n >= end, torch.full_like(made, float("nan")), made)
 

@@ -72,6 +72,27 @@ diagonals = [
 
 
 @lowering(
+    "aten::diag",
+    examples=[
+        example(self=_INFINITE, diagonal=1),
+        example(self=("n", 3), diagonal=-1),
+        example(self=tensor(3, values=[1.0, float("inf"), float("nan")])),
+        example(self=("n",), diagonal=-2),
+    ],
+)
+def diag(x, diagonal=0):
+    """diag -> Slice GatherElements of a matrix; of a vector Equal Where: it is on the diagonal of zeros."""
+    import torch
+
+    if x.dim() == 2:
+        return _of_diagonal(x, diagonal, 0, 1)
+    padded = torch.nn.functional.pad(x, (max(diagonal, 0), max(-diagonal, 0)))
+    places = torch.arange(padded.shape[0])
+    on = places == places.unsqueeze(-1) + diagonal
+    return torch.where(on, padded, torch.zeros_like(padded))
+
+
+@lowering(
     "aten::trace", examples=[example(self=_INFINITE), example(self=("n", 3)), example(self=tensor(2, 2, dtype="int32"))]
 )
 def trace(x):
