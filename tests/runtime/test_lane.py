@@ -26,7 +26,11 @@ def memory(address: int, count: int) -> np.ndarray:
 
 
 class Context:
-    """Doubles "x" into "y", or keeps the positive elements where the shape of "y" is left to the data."""
+    """Doubles "x" into "y".
+
+    Where the shape of "y" is left to the data, it keeps the positive elements and sums them up in "sum"; of four
+    elements, and then the shape is known, it takes all to be positive.
+    """
 
     def __init__(self, data_dependent: bool) -> None:
         self.data_dependent, self.calls, self.active_optimization_profile = data_dependent, [], 0
@@ -56,12 +60,17 @@ class Context:
         return []
 
     def get_tensor_shape(self, name):
-        return (-1,) if self.data_dependent else self.shape
+        if name == "sum":
+            return (1,)
+        return (-1,) if self.data_dependent and self.shape != (4,) else self.shape
 
     def execute_async_v3(self, stream):
         x = memory(self.addresses["x"], int(np.prod(self.shape)))
-        result = x[x > 0] if self.data_dependent else 2 * x
+        result = 2 * x
         if self.data_dependent:
+            result = x[x > 0] if self.shape != (4,) else x
+            memory(self.addresses["sum"], 1)[:] = result.sum()
+        if self.data_dependent and self.shape != (4,):
             self.addresses["y"] = self.allocator.reallocate_output_async("y", 0, result.nbytes, 256, stream)
             self.allocator.notify_shape("y", (len(result),))
         memory(self.addresses["y"], result.size)[:] = result
@@ -92,7 +101,7 @@ def make(monkeypatch):
             trt=SimpleNamespace(IOutputAllocator=type("Base", (), {})),
             device=CPU,
             input_devices=[torch.device("cuda")],
-            output_formats=[torch.contiguous_format],
+            output_formats=[torch.contiguous_format] * 2,
             profiles=[{"x": ((1,), (2,), (4,))}, {"x": ((8,), (8,), (16,))}],
             contexts=contexts[:],
             scratch_size=512,
@@ -100,7 +109,7 @@ def make(monkeypatch):
             why_not_repeated="" if repeats else "of no concern here",
             errors=contextlib.nullcontext,
             inputs=(Binding("x", "float32", ("n",)),),
-            outputs=(Binding("y", "float32", ("n",)),),
+            outputs=(Binding("y", "float32", ("n",)), Binding("sum", "float32", (1,)))[: 1 + data_dependent],
         )
         holder.append(session)
         return Lane(session, SimpleNamespace(cuda_stream=stream)), contexts[0]
@@ -143,6 +152,16 @@ def test_outputs_whose_shape_the_data_decide(make):
     second = run(subject, [torch.tensor([-1.0, 5.0, -3.0])])[0]
     assert (first.tolist(), second.tolist()) == ([1.0, 3.0], [5.0])
     assert run(subject, [torch.tensor([-1.0, -5.0, -3.0])])[0].shape == (0,)
+
+
+def test_outputs_whose_shape_the_data_decide_beside_others(make):
+    subject, _ = make(data_dependent=True)
+    kept = []
+    for values in ([1.0, -1.0, 3.0], [1.0, 2.0, 3.0, 4.0], [5.0, 6.0], [1.0, 1.0, 1.0, 1.0], [-2.0, 7.0]):
+        x = torch.tensor(values)
+        kept.append((x[x > 0].tolist(), run(subject, [x])))
+    for expected, (y, total) in kept:
+        assert (y.tolist(), total.tolist()) == (expected, [sum(expected)])
 
 
 def test_known_shapes_are_bounded(make, monkeypatch):
