@@ -96,3 +96,49 @@ def test_the_fast_path_of_wide_layers_is_one_engine(dtype: torch.dtype) -> None:
         found, expected = compiled(x), module(x)
     assert any(node.kind() == "aten::_native_multi_head_attention" for node in traced.inlined_graph.nodes())
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 if dtype == torch.float32 else 2e-3)
+
+
+class Padded(torch.nn.Module):
+    """An encoder that packs what its padding mask leaves: traced in evaluation, it holds nested tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = torch.nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.encoder = torch.nn.TransformerEncoder(layer, 2, norm=torch.nn.LayerNorm(16))
+
+    def forward(self, x: torch.Tensor, blocked: torch.Tensor) -> torch.Tensor:
+        return self.encoder(x * 2, src_key_padding_mask=blocked)
+
+
+class Packed(torch.nn.Module):
+    """Nested tensors of its own, padded to the longest row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = torch.nn.Linear(16, 8), torch.nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor, blocked: torch.Tensor) -> torch.Tensor:
+        rows = torch._nested_tensor_from_mask(x, ~blocked, False)
+        return self.outer(torch.nested.to_padded_tensor(self.inner(rows), 0.0)).softmax(-1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("make", "whole"), [(Padded, True), (Packed, False)])
+def test_nested_tensors(make: type[torch.nn.Module], whole: bool) -> None:
+    torch.manual_seed(0)
+    model = make().eval()
+    x, blocked = torch.randn(2, 5, 16), torch.arange(5) >= torch.tensor([[5], [3]])
+    with torch.no_grad():
+        traced = torch.jit.trace(model, (x, blocked), check_trace=False)
+    assert any("nested" in node.kind() for node in traced.inlined_graph.nodes())
+    spec = [
+        bridge.Input(min_shape=(1, 3, 16), opt_shape=(2, 5, 16), max_shape=(4, 9, 16)),
+        bridge.Input(min_shape=(1, 3), opt_shape=(2, 5), max_shape=(4, 9), example=blocked),
+    ]
+    compiled = bridge.compile(traced, spec, backend="onnxruntime", require_full_compilation=whole)
+    for lengths in ([3], [5, 2], [1, 9, 4, 4], [4, 2, 3, 3]):
+        longest = max(lengths)
+        x = torch.randn(len(lengths), longest, 16)
+        blocked = torch.arange(longest) >= torch.tensor(lengths)[:, None]
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x, blocked), model(x, blocked), rtol=1e-4, atol=1e-5)

@@ -12,6 +12,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from bridge.errors import ExportError, SpecError
+from bridge.frontend.observe import told
 from bridge.spec import CompileSpec
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _run(module: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     except Exception as error:
         raise SpecError(
             "the module does not run on inputs of the given shapes and dtypes",
-            why=str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__,
+            why=told(error),
             hint="give real tensors as inputs: spec=[tensor, ...] or bridge.Input(example=tensor)",
         ) from error
 

@@ -64,7 +64,8 @@ _CONTENT_SHAPES = {
     "aten::nonzero", "aten::nonzero_numpy", "aten::argwhere", "aten::unique_dim", "aten::_unique", "aten::_unique2",
     "aten::unique_consecutive", "aten::masked_select", "aten::bincount", "aten::repeat_interleave", "aten::one_hot",
     "aten::_pack_padded_sequence", "aten::_pad_packed_sequence", "aten::to_sparse", "aten::tensor_split",
-    "aten::_ctc_loss", "aten::ctc_loss", "aten::histogram", "aten::histogramdd",
+    "aten::_ctc_loss", "aten::ctc_loss", "aten::histogram", "aten::histogramdd", "aten::_nested_tensor_from_mask",
+    "aten::_nested_from_padded", "aten::to_padded_tensor", "aten::nested_to_padded_tensor",
 }  # fmt: skip
 _RESHAPES_IN_PLACE = {
     "aten::resize_", "aten::resize_as_", "aten::set_", "aten::squeeze_", "aten::unsqueeze_", "aten::t_",

@@ -6,6 +6,7 @@ A copy of the module gets an observing operator after every node; its runs tell 
 from __future__ import annotations
 
 import copy
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ _seen: list[list[Any]] = []
 
 @dataclass(frozen=True)
 class TensorSeen:
-    """A tensor as it was in one run: ``shape`` in elements; ``strided`` unless it is sparse.
+    """A tensor as it was in one run: ``shape`` in elements; ``strided`` unless it is sparse or nested.
 
     ``in_order``: its memory holds its elements one after the other, and nothing before them.
     """
@@ -99,6 +100,8 @@ def _note(index: int, value: Any) -> None:
 
 def describe(value: Any) -> Any:
     """A value without its numbers: dtype, shape and device of tensors, also in lists; all else as it is."""
+    if isinstance(value, torch.Tensor) and value.is_nested:
+        return TensorSeen(value.dtype, (0,) * value.dim(), value.device, strided=False)
     if isinstance(value, torch.Tensor):
         strided = value.layout is torch.strided
         in_order = bool(strided and value.is_contiguous() and value.storage_offset() == 0)
@@ -116,7 +119,8 @@ def _observer(value: Any, index: int) -> None:
 for _kind, _type in _ARGUMENT.items():
     _SCHEMA = f"{_kind}({_type} value, int index) -> ()"
     _LIBRARY.define(_SCHEMA, alias_analysis="CONSERVATIVE")
-    _LIBRARY.impl(_kind, _observer, "CompositeExplicitAutograd")
+    for _key in ("CompositeExplicitAutograd", "AutogradNestedTensor"):
+        _LIBRARY.impl(_kind, _observer, _key)
 
 
 def observe(module: torch.jit.ScriptModule, method: str, examples: Sequence[tuple[Any, ...]]) -> list[Observations]:
@@ -162,11 +166,17 @@ def _copied(example: tuple[Any, ...]) -> tuple[Any, ...]:
     return copied
 
 
+def told(error: Exception) -> str:
+    """The line of an error's message that says what is wrong: the last that names an error, where any does."""
+    lines = str(error).strip().splitlines()
+    named = [line for line in lines if re.match(r"\w*(Error|Exception): ", line)]
+    return (named or lines or [type(error).__name__])[-1]
+
+
 def _does_not_run(error: Exception) -> SpecError:
-    reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
     return SpecError(
         "the module does not run on inputs of the given shapes and dtypes",
-        why=reason,
+        why=told(error),
         hint="give real tensors as inputs: spec=[tensor, ...] or bridge.Input(example=tensor)",
     )
 

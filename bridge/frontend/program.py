@@ -11,7 +11,7 @@ import torch
 
 from bridge import torch_private as tp
 from bridge.errors import SpecError
-from bridge.frontend import containers, lists, pieces, structure, written
+from bridge.frontend import containers, lists, nested, pieces, structure, written
 from bridge.frontend import facts as facts_
 from bridge.frontend import provenance as provenance_
 from bridge.frontend.empty import fold_empty
@@ -105,6 +105,7 @@ def prepare(
     _hoist_attributes(frozen, graph)
     tp.simplify(graph)
     containers.settle(graph)
+    nested.settle(graph)
     pieces.settle(graph)
     tp.remove_mutation(graph)  # of tensors that no container holds any more
     tp.simplify(graph)

@@ -278,7 +278,7 @@ class Roles:
                 else None
             )
         if not tensor.strided:
-            return "TensorRT has no sparse tensors"
+            return "TensorRT has no sparse tensors, and no nested ones"
         if self.facts.of(value).kind is not Varies.NEVER:
             return "dtype or rank of a tensor depend on the data"
         if self.facts.of(value).shape is Varies.WITH_DATA:
