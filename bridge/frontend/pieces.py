@@ -1,6 +1,7 @@
-"""What is written in place into a piece of a tensor that is read piece by piece only: made functional.
+"""What is written in place into a tensor that is read piece by piece only, or by one view only: made functional.
 
-PyTorch's recurrent cells compute their gates so. Its own pass for this leaves alone whatever came out of a list.
+PyTorch's recurrent cells compute their gates so, and attention scales what a projection gave after it is cut into
+heads. PyTorch's own pass for this leaves alone whatever came out of a list, and views.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _GIVE_THEIR_INPUT = {
     "aten::broadcast_tensors", "aten::meshgrid",
 }  # fmt: skip
 """Operators whose result may be their argument, of which their schemas say nothing."""
+_MEASURES = {"aten::size", "aten::dim", "aten::numel", "aten::len", "prim::dtype", "prim::device"}
 
 
 def settle(graph: tp.Graph) -> None:
@@ -32,6 +34,44 @@ def settle(graph: tp.Graph) -> None:
         if _is_all_that_reads(node):
             for piece in list(node.outputs()):
                 _settle(graph, piece)
+
+
+def settle_views(graph: tp.Graph) -> None:
+    """Replaces in-place operators on a view of a tensor by functional ones, where nothing else sees the tensor."""
+    tried: set[str] = set()
+    while True:
+        written = (next(iter(node.inputs())) for node in tp.walk(graph) if is_write(node))
+        value = next((value for value in written if value.debugName() not in tried and _is_only_view(value)), None)
+        if value is None:
+            return
+        tried.add(value.debugName())
+        _settle(graph, value)
+
+
+def _is_only_view(value: tp.Value) -> bool:
+    """Whether a value is a new tensor, or all that is seen of one, made in one block."""
+    node = value.node()
+    if node.kind() == "aten::einsum":
+        return list(node.inputs())[1].node().inputsSize() > 1  # of one operand it may be a view
+    if makes_new(node):
+        return node.outputsSize() == 1
+    if not _is_view(node):
+        return False
+    source = next(iter(node.inputs()))
+    others = [use.user for use in source.uses() if use.user != node]
+    same_block = source.node().owningBlock() == node.owningBlock()
+    return same_block and all(user.kind() in _MEASURES for user in others) and _is_only_view(source)
+
+
+def _is_view(node: tp.Node) -> bool:
+    """Whether the one tensor that an operator gives can share memory with its first argument alone."""
+    schema = tp.schema(node)
+    if schema is None or node.outputsSize() != 1 or tp.written_to(node):
+        return False
+    if any(value.type().kind() != "TensorType" for value in (node.output(), next(iter(node.inputs())))):
+        return False
+    shared = [argument.alias_info is not None for argument in schema.arguments]
+    return node.kind() in _GIVE_THEIR_INPUT or (shared[0] and not any(shared[1:]))
 
 
 def _is_all_that_reads(unpack: tp.Node) -> bool:
@@ -76,8 +116,20 @@ def _settle(graph: tp.Graph, piece: tp.Value) -> None:
     if not writes or not users <= order.keys():
         return
     last = max(order[node] for node in writes)
-    if all(node in writes or makes_new(node) or order[node] > last for node in users) and all(map(has_twin, writes)):
+    passing = all(node in writes or order[node] > last or _keeps_nothing_of(node, same) for node in users)
+    if passing and all(map(has_twin, writes)):
         _rewrite(graph, piece, same, sorted(users, key=order.__getitem__), writes)
+
+
+def _keeps_nothing_of(node: tp.Node, values: set[str]) -> bool:
+    """Whether what an operator gives shares no memory with any of some values among its arguments."""
+    if makes_new(node):
+        return True
+    schema = tp.schema(node)
+    if schema is None or node.kind() in _GIVE_THEIR_INPUT | _SPLITS:
+        return False
+    given = zip(node.inputs(), schema.arguments, strict=False)
+    return all(argument.alias_info is None for value, argument in given if value.debugName() in values)
 
 
 def _writes(node: tp.Node, same: set[str]) -> bool:

@@ -108,6 +108,7 @@ def prepare(
     nested.settle(graph)
     pieces.settle(graph)
     tp.remove_mutation(graph)  # of tensors that no container holds any more
+    pieces.settle_views(graph)
     tp.simplify(graph)
     _retag(frozen, graph, table)
     facts = Facts(Observations())
