@@ -12,13 +12,33 @@ _LEFT = tensor(9, values=[1.0, 0.3, -0.3, 0.7, -0.5, 5.0, 0.0, _INF, -7.0])
 _RIGHT = tensor(9, values=[0.1, 0.1, 0.1, -0.1, -_INF, 0.0, -2.0, 3.0, 2.0])
 
 
-def _floating(a: Any, b: Any) -> tuple[Any, Any]:
-    """Both in the dtype of the result, which is to be floating."""
+_WHOLE = {"self": tensor(9, dtype="int64", values=[7, -7, 7, -7, 6, -6, 0, 2**40 + 1, -(2**40)])}
+_BY_WHOLE = {**_WHOLE, "other": tensor(9, dtype="int64", values=[3, 3, -3, -3, 3, 3, -2, 2**20, 2**20])}
+
+
+def _typed(a: Any, b: Any) -> tuple[Any, Any]:
+    """Both in the dtype of the result."""
     import torch
 
     kind = torch.result_type(a, b)
-    require(kind.is_floating_point, "whole numbers are divided another way")
     return torch.as_tensor(a).to(kind), torch.as_tensor(b).to(kind)
+
+
+def _floating(a: Any, b: Any) -> tuple[Any, Any]:
+    """Both in the dtype of the result, which is to be floating."""
+    a, b = _typed(a, b)
+    require(a.is_floating_point(), "whole numbers are divided another way")
+    return a, b
+
+
+def _whole(a: Any, b: Any) -> tuple[Any, Any]:
+    """Of whole numbers, the quotient rounded down and what is left over, with the sign of the divisor."""
+    import torch
+
+    quotient = torch.div(a, b, rounding_mode="trunc")
+    rest = a - quotient * b
+    other_side = (rest != 0) & ((b < 0) != (rest < 0))
+    return torch.where(other_side, quotient - 1, quotient), torch.where(other_side, rest + b, rest)
 
 
 def _rest(a: Any, b: Any) -> tuple[Any, Any]:
@@ -31,15 +51,22 @@ def _rest(a: Any, b: Any) -> tuple[Any, Any]:
 
 @lowering(
     "aten::remainder",
-    examples=[example(self=_LEFT, other=_RIGHT), example(self=("n", 3), other=(3,)), example(self=("n",), other=-0.3)],
-    refuses=[example(self=tensor(2, dtype="int64"), other=3, because="whole numbers")],
+    examples=[
+        example(self=_LEFT, other=_RIGHT),
+        example(self=("n", 3), other=(3,)),
+        example(self=("n",), other=-0.3),
+        example(**_BY_WHOLE),
+        example(**_WHOLE, other=-3),
+    ],
 )
 @in_single_precision
 def remainder(a, b):
     """remainder -> Mod Add: exact, where a quotient would be rounded first; what is finite stays beside infinity."""
     import torch
 
-    a, b = _floating(a, b)
+    a, b = _typed(a, b)
+    if not a.is_floating_point():
+        return _whole(a, b)[1]
     rest, other_side = _rest(a, b)
     return torch.where(other_side, rest + b, rest)
 
@@ -56,8 +83,13 @@ def _floored(a: Any, b: Any) -> Any:
 
 @lowering(
     "aten::floor_divide",
-    examples=[example(self=_LEFT, other=_RIGHT), example(self=("n", 3), other=(3,)), example(self=("n",), other=-0.3)],
-    refuses=[example(self=tensor(2, dtype="int64"), other=3, because="whole numbers")],
+    examples=[
+        example(self=_LEFT, other=_RIGHT),
+        example(self=("n", 3), other=(3,)),
+        example(self=("n",), other=-0.3),
+        example(**_BY_WHOLE),
+        example(**_WHOLE, other=-3),
+    ],
 )
 @in_single_precision
 def floor_divide(a, b):
@@ -65,7 +97,8 @@ def floor_divide(a, b):
 
     Source: div_floor_floating in PyTorch's c10/util/generic_math.h, after Python's float.__floordiv__.
     """
-    return _floored(a, b)
+    a, b = _typed(a, b)
+    return _floored(a, b) if a.is_floating_point() else _whole(a, b)[0]
 
 
 @lowering(
@@ -80,15 +113,8 @@ def floor_divide(a, b):
             other=tensor(3, low=1.0, high=2.0),
             rounding_mode="trunc",
         ),
-    ],
-    refuses=[
-        example(
-            op_type="aten::div.Scalar_mode",
-            self=tensor(2, dtype="int64"),
-            other=3,
-            rounding_mode="floor",
-            because="whole numbers",
-        )
+        example(op_type="aten::div.Tensor_mode", **_BY_WHOLE, rounding_mode="floor"),
+        example(op_type="aten::div.Scalar_mode", **_WHOLE, other=-3, rounding_mode="trunc"),
     ],
 )
 @in_single_precision
@@ -96,6 +122,9 @@ def div(a, b, *, rounding_mode=None):
     """div that rounds -> Mod Div Floor as `floor_divide`, or Div Ceil Floor Where: the exporter goes through int64."""
     import torch
 
+    if rounding_mode is not None and not torch.result_type(a, b).is_floating_point:
+        a, b = _typed(a, b)
+        return _whole(a, b)[0] if rounding_mode == "floor" else torch.div(a, b, rounding_mode="trunc")
     if rounding_mode == "floor":
         return _floored(a, b)
     a, b = _floating(a, b)

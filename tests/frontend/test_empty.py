@@ -24,6 +24,15 @@ class Resized(torch.nn.Module):
         return torch.softmax(x, -1) * grown.sum()
 
 
+class Turned(torch.nn.Module):
+    """The rotary embedding of a model that turns all of each head: the rest is joined all the same."""
+
+    def forward(self, x):
+        turned, rest = x[..., :8], x[..., 8:]
+        turned = torch.cat([-turned[..., 4:], turned[..., :4]], -1)
+        return torch.cat([rest, turned.sin(), rest], -1) @ x.transpose(1, 2), torch.cat([x, rest * 2], 2).exp()
+
+
 def operators(compiled):
     return [node.kind() for node in compiled.graph.nodes() if node.kind().startswith(("aten::", "bridge::"))]
 
@@ -60,3 +69,14 @@ def test_a_size_that_may_be_zero_is_no_constant() -> None:
     for shape in [(0, 3), (2, 3)]:
         x = torch.randn(shape)
         torch.testing.assert_close(compiled(x), Empty()(x))
+
+
+@pytest.mark.parametrize("make", [torch.jit.script, None], ids=["scripted", "traced"])
+def test_nothing_is_joined(make) -> None:
+    module = make(Turned().eval()) if make else torch.jit.trace(Turned().eval(), torch.ones(2, 3, 8), check_trace=False)
+    spec = [bridge.Input(min_shape=(1, 2, 8), opt_shape=(2, 3, 8), max_shape=(4, 5, 8))]
+    compiled = bridge.compile(module, spec, backend="onnxruntime", require_full_compilation=True)
+    assert operators(compiled) == ["bridge::execute_engine"]
+    for shape in [(1, 2, 8), (4, 5, 8)]:
+        x = torch.randn(shape)
+        torch.testing.assert_close(compiled(x), Turned()(x), rtol=1e-4, atol=1e-5)

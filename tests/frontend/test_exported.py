@@ -14,6 +14,7 @@ from torch import nn
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
+import bridge
 from bridge.errors import EngineError, ExportError, SpecError
 from bridge.frontend.exported import ExportedScript, dynamic_shapes, from_exported, to_script
 from bridge.frontend.provenance import TAG, Provenance, tag
@@ -297,6 +298,27 @@ def test_save_load_and_freeze() -> None:
     with torch.no_grad():
         assert_same(loaded(x), module(x))
         assert_same(torch.jit.freeze(loaded)(x), module(x))
+
+
+class Decoded(nn.Module):
+    """Where the best of a heat map are: whole numbers divided by sizes."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        height, width = x.shape[2:]
+        place = x.flatten(1).topk(3).indices
+        inside = place % (height * width)
+        return inside // width, inside % width, torch.div(-place, width, rounding_mode="floor"), -place % -width
+
+
+def test_whole_numbers_are_divided_by_sizes() -> None:
+    dims = {0: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    program = torch.export.export(Decoded(), (torch.randn(2, 3, 6, 8),), dynamic_shapes=(dims,), strict=False)
+    spec = [bridge.Input(min_shape=(1, 3, 6, 4), opt_shape=(2, 3, 6, 8), max_shape=(2, 3, 6, 9))]
+    compiled = bridge.compile(program, spec, backend="onnxruntime", require_full_compilation=True)
+    for shape in [(1, 3, 6, 4), (2, 3, 6, 9)]:
+        x = torch.randn(shape)
+        for found, expected in zip(compiled(x), Decoded()(x), strict=True):
+            assert torch.equal(found, expected)
 
 
 def test_a_program_without_tensors_out_is_refused() -> None:
