@@ -80,20 +80,15 @@ def ours_half(model: torch.nn.Module, inputs: Inputs, cache: Path) -> tuple[Any,
 def torch_tensorrt(model: torch.nn.Module, inputs: Inputs, cache: Path) -> tuple[Any, Found]:
     """Torch-TensorRT's default frontend in the module's own dtypes, with its runtime in C++; saved as TorchScript.
 
-    Attention is decomposed: its own way to translate it needs a later TensorRT than 10.6. Where the frontend fails all
-    the same, it is the other one, and the row says why.
+    Attention is decomposed: its own way to translate it needs a later TensorRT than 10.6.
     """
     import torch_tensorrt as theirs
 
     half, cast = half_of(model, inputs)
     settings = {"use_python_runtime": False, "timing_cache_path": str(cache), "decompose_attention": True}
-    try:
-        compiled, found = timed(lambda: theirs.compile(half, ir="dynamo", inputs=cast, **settings))
-        found["as_returned_ms"] = median_ms(lambda: compiled(*cast), 0.3)
-        return torch.jit.trace(compiled, cast, check_trace=False, strict=False), found
-    except Exception as failure:
-        compiled, found = torch_tensorrt_ts(model, inputs, cache)
-        return compiled, {**found, "default_frontend": f"{type(failure).__name__}: {failure}"[-400:]}
+    compiled, found = timed(lambda: theirs.compile(half, ir="dynamo", inputs=cast, **settings))
+    found["as_returned_ms"] = median_ms(lambda: compiled(*cast), 0.3)
+    return torch.jit.trace(compiled, cast, check_trace=False, strict=False), found
 
 
 def torch_tensorrt_ts(model: torch.nn.Module, inputs: Inputs, cache: Path) -> tuple[Any, Found]:
