@@ -104,7 +104,7 @@ def torch_tensorrt_ts(model: torch.nn.Module, inputs: Inputs, cache: Path) -> tu
 COMPILERS = {build.__name__: build for build in (ours, ours_half, torch_tensorrt, torch_tensorrt_ts)}
 
 
-def build(compiler: str, model: torch.nn.Module, inputs: Inputs, name: str, index: str, folder: Path) -> Found:
+def build(compiler: str, model: torch.nn.Module, inputs: Inputs, name: str, index: int, folder: Path) -> Found:
     """Builds and saves ``NAME.COMPILER.INDEX.ts``; builds of one model share a timing cache, ours and theirs apart."""
     cache = folder / f"{name}.{'ours' if compiler.startswith('ours') else compiler}.cache"
     compiled, found = COMPILERS[compiler](model, inputs, cache)

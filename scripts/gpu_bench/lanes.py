@@ -11,7 +11,7 @@ import sys
 import time
 import weakref
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -24,16 +24,23 @@ _alive: weakref.WeakSet[_Process] = weakref.WeakSet()
 
 @dataclass(frozen=True)
 class Job:
-    """A step: ``build`` (by one compiler), ``time`` (all that is built of a model), ``peer`` (torch.compile)."""
+    """A step: ``build`` (by one compiler), ``time`` (all that is built of a model), ``peer`` (torch.compile).
+
+    Attributes:
+        build: the first build's number.
+        builds: how many follow one another in one process.
+    """
 
     model: str
     step: str
     compiler: str | None
     build: int | None
+    builds: int = 1
 
     def told(self) -> Row:
         """Its row's key; torch.compile's figures are rows like others."""
-        return {**asdict(self), "step": "time" if self.step == "peer" else self.step}
+        step = "time" if self.step == "peer" else self.step
+        return {"model": self.model, "step": step, "compiler": self.compiler, "build": self.build}
 
     def __str__(self) -> str:
         return ".".join(str(part) for part in (self.model, self.step, self.compiler, self.build) if part is not None)
@@ -87,8 +94,8 @@ class Lane:
             yield from package
 
     def _start(self, job: Job) -> _Process:
-        words = ["-W", "ignore", "-m", "gpu_bench.steps", job.step, job.model, str(job.compiler), str(job.build)]
-        given = [str(self.work.arguments.seconds), str(self.work.folder)]
+        words = ["-W", "ignore", "-m", "gpu_bench.steps", job.step, job.model, str(job.compiler), f"{job.build}"]
+        given = [str(job.builds), str(self.work.arguments.seconds), str(self.work.folder)]
         return _Process([sys.executable, *words, *given], self.environment, self.work.folder / f"{job}.log")
 
     def _finished(self, job: Job, process: _Process) -> list[Row]:

@@ -1,10 +1,11 @@
 """The steps of scripts/bench_gpu, each in a process of its own.
 
-usage: echo go | python -m gpu_bench.steps build|time|peer MODEL COMPILER BUILD SECONDS FOLDER
+usage: echo go | python -m gpu_bench.steps build|time|peer MODEL COMPILER BUILD BUILDS SECONDS FOLDER
 
-``build``: one compiler builds the model and saves it; ``time``: all that is built of the model is measured in turns;
-``peer``: torch.compile, in turns with what is built of ours. Rows go to FOLDER/MODEL.STEP.COMPILER.BUILD.jsonl.
-Libraries are loaded and the model is made at once, all else when ``go`` has come.
+``build``: one compiler builds the model BUILDS times, from number BUILD on, and saves it; ``time``: all that is built
+of the model is measured in turns; ``peer``: torch.compile, in turns with what is built of ours. Rows go to
+FOLDER/MODEL.STEP.COMPILER.BUILD.jsonl. Libraries are loaded and the model is made at once, all else when ``go`` has
+come.
 """
 
 from __future__ import annotations
@@ -167,10 +168,11 @@ class Steps:
         """Puts the model where it runs, and takes its own results in FP32, without TF32, for the truth."""
         self.model, self.inputs = self.model.to(DEVICE), [x.to(DEVICE) for x in self.inputs]
 
-    def build(self, compiler: str, index: str) -> None:
+    def build(self, compiler: str, first: str, count: str) -> None:
         self.on_device()
-        found = build(compiler, self.model, self.inputs, self.name, index, self.folder)
-        self.keep({"step": "build", "compiler": compiler, "build": int(index), **found})
+        for index in range(int(first), int(first) + int(count)):
+            found = build(compiler, self.model, self.inputs, self.name, index, self.folder)
+            self.keep({"step": "build", "compiler": compiler, "build": index, **found})
 
     def time(self, *_: str) -> None:
         """Everything that is built, in turns; then layers and kernels of the first builds."""
@@ -263,7 +265,7 @@ def rounded(row: Found) -> Found:
     return {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in row.items()}
 
 
-def main(step: str, name: str, compiler: str, index: str, seconds: str, folder: str) -> None:
+def main(step: str, name: str, compiler: str, index: str, count: str, seconds: str, folder: str) -> None:
     logging.getLogger("bridge").setLevel(logging.ERROR)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     told = ".".join(part for part in (name, step, compiler, index) if part != "None")
@@ -275,7 +277,7 @@ def main(step: str, name: str, compiler: str, index: str, seconds: str, folder: 
             get(BACKEND).require()
             torch.zeros(1, device=DEVICE)
         if sys.stdin.readline().strip() == "go":
-            getattr(steps, step)(compiler, index)
+            getattr(steps, step)(compiler, index, count)
 
 
 if __name__ == "__main__":
