@@ -229,18 +229,12 @@ def _cast_inputs(loaded: Loaded, partition: Partition) -> None:
 
 def _guard_fixed(loaded: Loaded) -> None:
     """Arguments that are part of the compiled module may not be given another value."""
-    arguments = tp.schema_of(loaded.program.module, loaded.program.method).arguments[1:]
+    schema = tp.schema_of(loaded.program.module, loaded.program.method).arguments[1:]
     values = list(loaded.program.graph.inputs())[1:]
-    tensors = {leaf.path[0] for leaf in loaded.leaves if leaf.is_tensor}
-    for position, (argument, value) in enumerate(zip(arguments, values, strict=True)):
-        if position in tensors or argument.name in tensors or value.type().kind() == "TensorType":
-            continue
-        fixed = next(
-            (leaf.value for leaf in loaded.leaves if leaf.path in ((position,), (argument.name,))),
-            argument.default_value,
-        )
-        message = f"{argument.name}: this module was compiled for {fixed!r}; compile it again for another value"
-        tp.guard(loaded.program.graph, value, fixed, message)
+    for argument, value, known in zip(schema, values, loaded.arguments, strict=True):
+        if known.fixed and value.type().kind() != "TensorType":
+            told = f"{argument.name}: this module was compiled for {known.value!r}; compile it again for another value"
+            tp.guard(loaded.program.graph, value, known.value, told)
 
 
 def _report(partition: Partition, calls: Sequence[Any] | dict[int, Call]) -> None:

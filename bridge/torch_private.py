@@ -289,9 +289,9 @@ def constant(graph: Graph, value: Any, before: Node) -> Value:
 
 
 def empty_list_like(graph: Graph, value: Value, before: Node) -> Value:
-    """An empty list of the value's type, placed before ``before``: prim::Constant holds none."""
+    """An empty list of the type that the value is, or may be, placed before ``before``: no constant holds one."""
     made = graph.create("prim::ListConstruct", [], 1)
-    made.output().setType(value.type())
+    made.output().setType(value.type().getElementType() if value.type().kind() == "OptionalType" else value.type())
     made.insertBefore(before)
     return made.output()
 
@@ -359,6 +359,23 @@ Symbolic = Callable[..., Any]
 
 
 @contextmanager
+def _unchanged(values: Iterable[Any]) -> Iterator[None]:
+    """Undoes what is done to constant numbers meanwhile.
+
+    The exporter's ``repeat_interleave`` counts its axis from the front in place, in the constant that other operators
+    share.
+    """
+    constants = [value.node() for value in values if is_value(value) and value.node().kind() == "onnx::Constant"]
+    numbers = [node.t("value") for node in constants if node.hasAttribute("value") and node.kindOf("value") == "t"]
+    kept = [(number, number.clone()) for number in numbers if number.dim() == 0]
+    try:
+        yield
+    finally:
+        for number, before in kept:
+            number.copy_(before)
+
+
+@contextmanager
 def _seam(around: Callable[[Symbolic, tuple[Any, ...]], Any]) -> Iterator[Any]:
     """Calls ``around(symbolic, arguments)`` in the place of each call of the exporter's symbolic functions."""
     from torch.onnx._internal.torchscript_exporter import utils
@@ -366,7 +383,11 @@ def _seam(around: Callable[[Symbolic, tuple[Any, ...]], Any]) -> Iterator[Any]:
     original, inference = utils._run_symbolic_function, _C._jit_pass_onnx_graph_shape_type_inference
 
     def run(*arguments: Any, **settings: Any) -> Any:
-        return around(lambda: original(*arguments, **settings), arguments)
+        def symbolic() -> Any:
+            with _unchanged(arguments[3]):
+                return original(*arguments, **settings)
+
+        return around(symbolic, arguments)
 
     utils._run_symbolic_function = run
     # the exporter's inference over the finished graph ends the process on some graphs (a transpose after an expand);
@@ -542,20 +563,6 @@ def insert_list(graph: Graph, tensors: Sequence[Value], before: Node) -> Value:
     return listed.output()
 
 
-def insert_check(graph: Graph, test: str, value: Value, wanted: Any, message: str) -> None:
-    """Raises ``message`` at the start of the graph when ``test(value, wanted)`` is true."""
-    first = next(iter(graph.nodes()), graph.return_node())
-    condition = graph.create(test, [value, constant(graph, wanted, first)], 1)
-    condition.output().setType(_C.BoolType.get())
-    condition.insertBefore(first)
-    branch = graph.create("prim::If", [condition.output()], 0)
-    branch.insertBefore(first)
-    raising, _ = branch.addBlock(), branch.addBlock()
-    text = constant(graph, message, condition)
-    kind = constant(graph, None, condition)
-    raising.addNode("prim::RaiseException", [text, kind])
-
-
 def field_names(value: Value) -> list[str] | None:
     """The fields of a named tuple's type, None for any other."""
     names = getattr(value.type(), "field_names", None)
@@ -573,13 +580,68 @@ def insert_cast(graph: Graph, value: Value, dtype: torch.dtype, users: Iterable[
         user.replaceInputWith(value, cast.output())
 
 
+def as_declared(value: Any, kind: Any) -> Any:
+    """A Python value as an argument of this type holds it: lists for tuples and sizes, floats for whole numbers."""
+    if kind.kind() == "OptionalType" and value is not None:
+        return as_declared(value, kind.getElementType())
+    if kind.kind() == "FloatType" and type(value) is int:
+        return float(value)
+    if kind.kind() == "ListType" and isinstance(value, (list, tuple)):
+        return [as_declared(item, kind.getElementType()) for item in value]
+    if kind.kind() == "TupleType" and isinstance(value, tuple) and len(value) == len(kind.elements()):
+        return tuple(map(as_declared, value, kind.elements()))
+    if kind.kind() == "DictType" and isinstance(value, dict):
+        return {key: as_declared(item, kind.getValueType()) for key, item in value.items()}
+    return value
+
+
+_COMPARED = ("IntType", "FloatType", "BoolType", "StringType")
+
+
 def guard(graph: Graph, value: Value, wanted: Any, message: str) -> None:
-    """Raises ``message`` at the start when an argument is not ``wanted`` (None, a number, a bool or a string)."""
+    """Raises ``message`` at the start when an argument is not ``wanted``.
+
+    Numbers, strings and None are compared, also in lists, tuples and dictionaries; values of other types are not.
+    """
+    _guard(graph, next(iter(graph.nodes()), graph.return_node()), value, wanted, message)
+
+
+def _guard(graph: Graph, before: Node, value: Value, wanted: Any, message: str) -> None:
     kind = value.type().kind()
-    if wanted is None and kind == "OptionalType":
-        insert_check(graph, "aten::__isnot__", value, None, message)
-    elif kind in ("IntType", "FloatType", "BoolType", "StringType"):
-        insert_check(graph, "aten::ne", value, wanted, message)
+    if kind == "OptionalType":
+        _refuse(graph, before, "aten::__isnot__" if wanted is None else "aten::__is__", value, None, message)
+        if wanted is not None:
+            held = _insert(graph, before, "prim::unchecked_cast", [value], value.type().getElementType())
+            _guard(graph, before, held, wanted, message)
+    elif kind in _COMPARED or (kind == "ListType" and wanted and value.type().getElementType().kind() in _COMPARED):
+        _refuse(graph, before, "aten::ne", value, wanted, message)
+    elif kind == "TupleType":
+        for i, (item, element) in enumerate(zip(wanted, value.type().elements(), strict=True)):
+            held = _insert(graph, before, "prim::TupleIndex", [value, constant(graph, i, before)], element)
+            _guard(graph, before, held, item, message)
+    elif kind in ("ListType", "DictType"):
+        length = _insert(graph, before, "aten::len", [value], _C.IntType.get())
+        _refuse(graph, before, "aten::ne", length, len(wanted), message)
+        element = value.type().getValueType() if kind == "DictType" else value.type().getElementType()
+        for key, item in wanted.items() if kind == "DictType" else enumerate(wanted):
+            held = _insert(graph, before, "aten::__getitem__", [value, constant(graph, key, before)], element)
+            _guard(graph, before, held, item, message)
+
+
+def _refuse(graph: Graph, before: Node, test: str, value: Value, wanted: Any, message: str) -> None:
+    """Raises ``message`` when ``test(value, wanted)`` is true."""
+    condition = _insert(graph, before, test, [value, constant(graph, wanted, before)], _C.BoolType.get())
+    branch = graph.create("prim::If", [condition], 0)
+    branch.insertBefore(before)
+    raising, _ = branch.addBlock(), branch.addBlock()
+    raising.addNode("prim::RaiseException", [constant(graph, held, branch) for held in (message, None)])
+
+
+def _insert(graph: Graph, before: Node, operator: str, arguments: list[Value], kind: Any) -> Value:
+    made = graph.create(operator, arguments, 1)
+    made.insertBefore(before)
+    made.output().setType(kind)
+    return made.output()
 
 
 # Streams and memory ---------------------------------------------------------------------------------------------------

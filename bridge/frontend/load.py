@@ -32,12 +32,14 @@ class Loaded:
     Attributes:
         spec: with the names of the method's arguments.
         leaves: the input tensors and constants of the spec, flat.
+        arguments: what is known of each of the method's arguments.
         adapt: puts a compiled module into the user's clothes (Python structures that TorchScript has no word for).
     """
 
     program: Program
     spec: CompileSpec
     leaves: list[Leaf]
+    arguments: list[Argument]
     adapt: Adapt
 
 
@@ -160,7 +162,7 @@ def _prepared(
     show_graph(_LOG, f"{method}, folded", lambda: program.graph)
     if spec.require_full_compilation:
         copy_shared_results(program)
-    return Loaded(program, spec, leaves, adapt)
+    return Loaded(program, spec, leaves, known, adapt)
 
 
 def _prepare(
@@ -224,7 +226,7 @@ def _argument(position: int, argument: Any, spec: CompileSpec, leaves: Sequence[
         )
     if not any(leaf.is_tensor for leaf in own):
         if len(own) == 1 and len(own[0].path) == 1:
-            return Argument(Fact(), fixed=True, value=own[0].value)
+            return Argument(Fact(), fixed=True, value=tp.as_declared(own[0].value, argument.type))
         return Argument(Fact(Varies.NEVER, Varies.WITH_DATA, Varies.WITH_DATA))
     dynamic = any(leaf.is_dynamic for leaf in own)
     fact = Fact(shape=Varies.WITH_SHAPES if dynamic else Varies.NEVER, content=Varies.WITH_DATA)

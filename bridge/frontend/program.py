@@ -92,10 +92,10 @@ def prepare(
         working.eval()
     frozen, table, made = _freeze(working, method)
     graph = tp.graph_of(frozen, method)
+    _settle_arguments(graph, inputs)
     _refuse_dropout(graph, table)
     facts_.settle_modes(graph)
     _remove_dropout(graph)
-    _settle_arguments(graph, inputs)
     _settle_devices(graph, device)
     _settle_absent_parameters(frozen, graph)
     tp.simplify(graph)
@@ -194,7 +194,9 @@ def _settle_arguments(graph: tp.Graph, inputs: list[Argument]) -> None:
     first = next(iter(graph.nodes()), graph.return_node())
     for value, argument in zip(list(graph.inputs())[1:], inputs, strict=True):
         if argument.fixed:
-            value.replaceAllUsesWith(tp.constant(graph, argument.value, first))
+            is_empty = argument.value == []
+            held = tp.empty_list_like(graph, value, first) if is_empty else tp.constant(graph, argument.value, first)
+            value.replaceAllUsesWith(held)
 
 
 def _settle_devices(graph: tp.Graph, device: torch.device) -> None:
