@@ -24,7 +24,15 @@ from bridge.frontend.provenance import TAG, identity_of
 from bridge.leaves import input_leaves, result_names
 from bridge.logging import show_graph
 from bridge.partition.segments import Segment
-from bridge.precision import CONTROL_FLOW, cast, final_layers, narrow_inputs, truncate, widen_heads
+from bridge.precision import (
+    CONTROL_FLOW,
+    accumulate_in_fp32,
+    cast,
+    final_layers,
+    narrow_inputs,
+    truncate,
+    widen_heads,
+)
 from bridge.runtime.dtypes import name_of
 from bridge.runtime.signature import InputSignature, OutputSignature, Range, Signature
 from bridge.spec import CompileSpec, Leaf
@@ -215,6 +223,8 @@ class Translator:
             narrow_inputs(graph, {name: dtype for value, name in named if (dtype := self.taken(value)) in _HALVES})
         if heads := widen_heads(graph):
             _LOG.info("%s in float32 between half-precision tensors", ", ".join(heads))
+        if self.spec.fp32_accumulation:
+            _LOG.info("%d products of matrices add up in float32", len(accumulate_in_fp32(graph)))
 
     def taken(self, value: tp.Value) -> torch.dtype:
         """The dtype in which an engine takes a segment's input: the spec's where that is the only difference."""

@@ -1,5 +1,6 @@
 """Numeric precision of an ONNX graph: FP16 and BF16 by strong typing."""
 
+from bridge.precision.accumulation import accumulate_in_fp32
 from bridge.precision.casting import CastReport, Kept, cast
 from bridge.precision.double import truncate
 from bridge.precision.edges import narrow_inputs
@@ -12,6 +13,7 @@ __all__ = [
     "CastReport",
     "Kept",
     "Predicate",
+    "accumulate_in_fp32",
     "cast",
     "final_layers",
     "narrow_inputs",

@@ -19,6 +19,7 @@ RENAMED = {
     "timing_cache_path": "timing_cache",
     "engine_cache_dir": "cache_dir",
     "use_cuda_graphs": "cuda_graphs",
+    "use_fp32_acc": "fp32_accumulation",
 }
 
 # Settings of Torch-TensorRT that say nothing here: the values that agree with what is done anyway, and why.

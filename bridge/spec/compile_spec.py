@@ -29,6 +29,7 @@ _CHECKS: dict[str, checks.Check] = {
     "profiles": checks.profiles,
     "precision": checks.precision,
     "keep_fp32": checks.names,
+    "fp32_accumulation": checks.flag,
     "backend": checks.one_of(*checks.BACKENDS),
     "require_full_compilation": checks.flag,
     "min_block_size": checks.whole_number(1),
@@ -105,6 +106,8 @@ class CompileSpec(metaclass=_Translating):
         hardware_compatible: build an engine that also runs on other GPUs of the Ampere generation and later.
         version_compatible: build an engine that later versions of TensorRT also run.
         sparse_weights: use kernels for 2:4 structured sparsity where the weights have it.
+        fp32_accumulation: add products of matrices in sixteen bits up in float32, as eager PyTorch does; without,
+            TensorRT does what is faster.
         max_aux_streams: most streams beside the caller's that TensorRT may use; None: its own choice.
         cache_dir: directory that keeps engines and refusals; None: the user's cache directory.
         progress: called with (stage, steps done, steps in all) during export and build.
@@ -137,6 +140,7 @@ class CompileSpec(metaclass=_Translating):
     hardware_compatible: bool = False
     version_compatible: bool = False
     sparse_weights: bool = False
+    fp32_accumulation: bool = False
     max_aux_streams: int | None = None
     cache_dir: str | Path | None = None
     progress: Callable[[str, int, int], None] | None = None
