@@ -60,3 +60,21 @@ def test_the_arithmetic_of_paddings_and_bounds_is_not_in_the_graph() -> None:
     assert {node.op_type for node in graph.node} <= {"Pad", "Slice", "Mul", "Constant"}
     compiled = bridge.compile(traced, [x], backend="onnxruntime", require_full_compilation=True)
     torch.testing.assert_close(compiled(x), PaddedToWindows()(x))
+
+
+class SharedAxis(nn.Module):
+    """Operators that share the number -1: the exporter's repeat_interleave makes 2 of it, for all of them."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        y = x.exp().repeat_interleave(2, dim=-1)
+        return y.view(x.shape[0], x.shape[1], -1, 4).transpose(1, 2), torch.softmax(y[:, None], -1), y.view(-1, 4).sin()
+
+
+def test_the_exporter_leaves_shared_numbers_alone() -> None:
+    module = torch.jit.script(SharedAxis().eval())
+    spec = [bridge.Input(min_shape=(1, 3, 6), opt_shape=(2, 5, 6), max_shape=(2, 7, 6))]
+    compiled = bridge.compile(module, spec, backend="onnxruntime", require_full_compilation=True)
+    for shape in ((1, 3, 6), (2, 7, 6)):
+        x = torch.randn(shape)
+        for found, expected in zip(compiled(x), module(x), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
