@@ -33,7 +33,7 @@ def figures_of(reference: Array, other: Array) -> Figures:
     expected, found = comparable(reference, other)
     if not expected.size:
         return Figures(0.0, 0.0, 0.0, 1.0, math.inf)
-    difference = np.abs(found - expected)
+    difference = _distance(reference, other)
     if not np.isfinite(difference).all():
         return Figures(math.inf, math.inf, math.inf, math.nan, -math.inf)
     signal, noise = float(np.linalg.norm(expected)), float(np.linalg.norm(difference))
@@ -66,9 +66,9 @@ class Wrong:
 
 def wrong_elements(reference: Array, other: Array, rtol: float, atol: float) -> Wrong | None:
     """Which elements of two arrays of one shape are outside both tolerances; None where all are right."""
-    expected, found = comparable(reference, other)
+    expected, _ = comparable(reference, other)
     with np.errstate(invalid="ignore"):
-        distance = np.abs(found - expected)
+        distance = _distance(reference, other)
         excess = np.where(np.isnan(distance), np.inf, distance) - np.maximum(atol, rtol * np.abs(expected))
     excess = np.where(np.isnan(excess), np.inf, excess)
     if np.iscomplexobj(reference):
@@ -90,6 +90,15 @@ def comparable(reference: Array, other: Array) -> tuple[Array, Array]:
         same = odd & ((expected == found) | (np.isnan(expected) & np.isnan(found)))
         expected, found = np.where(same, 0.0, expected), np.where(same, 0.0, found)
     return expected, found
+
+
+def _distance(reference: Array, other: Array) -> Array:
+    """Of each element, flat; integers that differ are at least 1 apart, also beyond what a double can tell."""
+    expected, found = comparable(reference, other)
+    distance: Array = np.abs(found - expected)
+    if reference.dtype.kind in "iu" and other.dtype.kind in "iu":
+        return np.where((reference == other).reshape(-1), 0.0, np.maximum(distance, 1.0))
+    return distance
 
 
 def _wide(array: Array) -> Array:

@@ -50,7 +50,7 @@ def histogram_of(order: int, stage: str, reference: Array, other: Array) -> Hist
     finite = [side[np.isfinite(side)] for side in (expected, found)]
     values = np.concatenate(finite) if any(side.size for side in finite) else np.zeros(1)
     low, high = float(values.min()), float(values.max())
-    counts = [np.histogram(side, BINS, (low, high if high > low else low + 1.0))[0] for side in finite]
+    counts = [np.histogram(side - low, BINS, (0.0, high - low or 1.0))[0] for side in finite]
     with np.errstate(invalid="ignore"):
         difference = np.abs(found - expected)
     difference = difference[np.isfinite(difference)]

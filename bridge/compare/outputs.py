@@ -95,7 +95,9 @@ class Compare:
         left, right = comparable(expected, found)
         rtol = _chosen(self.rtol, name, max(self._default_rtol(expected), self._default_rtol(found)))
         atol = _chosen(self.atol, name, rtol * _size_of(left))
-        is_right = not left.size or (_finite(left, right) and _passes(name, right, left, rtol, atol))
+        exact = _kind(expected) == _kind(found) == "i"  # Polygraphy's comparison knows what a double does
+        is_right = not left.size or (_finite(left, right) and (exact or _passes(name, right, left, rtol, atol)))
+        is_right = is_right and not (exact and wrong_elements(expected, found, rtol, atol))
         reason = "" if is_right else str(wrong_elements(expected, found, rtol, atol) or "outside the tolerances")
         if _kind(found) != _kind(expected):
             reason = "; ".join(filter(None, [f"its dtype is {found.dtype}", reason]))

@@ -18,6 +18,7 @@ from polygraphy.datatype import DataType
 
 from bridge.backends.bfloat16 import emulate_bfloat16
 from bridge.backends.element_types import bodies, element_types
+from bridge.backends.ort_substitutes import substitute
 from bridge.backends.weights import with_weights
 from bridge.compare.arrays import Array
 from bridge.compare.exposing import expose
@@ -69,6 +70,13 @@ class OnnxSide:
         self.steps = [replace(step, key=step.outputs[0] if step.outputs else None) for step in self.steps]
         self.deep = self.steps
 
+    def by_values(self, keys: Mapping[str, Key]) -> None:
+        """Matches those of its nodes that make these values by their keys."""
+        self.steps = [
+            replace(step, key=next((keys[o] for o in step.outputs if o in keys), None)) for step in self.steps
+        ]
+        self.deep = self.steps
+
     def match(self, keys: Mapping[int, int]) -> None:
         """Matches its nodes by other keys; those without one are left out."""
         self.steps, self.deep = matched(self.steps, keys), matched(self.deep, keys)
@@ -101,6 +109,7 @@ class OnnxSide:
         whole.CopyFrom(self.model)
         with quiet_polygraphy():
             part = ExtractSubgraph(with_weights(whole, dict(self.weights)), *edges)()
+        substitute(part)
         emulate_bfloat16(part)
         widen_edges(part)
         names = [value.name for value in part.graph.input]
@@ -109,6 +118,7 @@ class OnnxSide:
     def _runner(self, marked: onnx.ModelProto) -> BaseRunner:
         if self.evaluator == "reference":
             return ReferenceRunner(with_weights(marked, dict(self.weights)), self.label)
+        substitute(marked)
         emulate_bfloat16(marked)
         widen_edges(marked)
         return OnnxrtRunner(lambda: self._session(marked))
@@ -123,7 +133,10 @@ class OnnxSide:
 
     def _session(self, model: onnx.ModelProto) -> ort.InferenceSession:
         options = session_options()
-        outside = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+        read = {*_read_in(model.graph)}  # ONNX Runtime knows no initializers that nothing reads
+        outside = [
+            t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL and t.name in read
+        ]
         values = [_ort_value(self.weights[tensor.name], tensor.data_type) for tensor in outside]
         options.add_external_initializers([tensor.name for tensor in outside], values)
         try:

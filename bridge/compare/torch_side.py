@@ -21,12 +21,13 @@ from bridge.frontend.provenance import TAG
 from bridge.spec import CompileSpec
 
 _LIBRARY: Any = torch.library.Library("bridge_compare", "DEF")
-_LIBRARY.define("tap(Tensor value, int index) -> ()", alias_analysis="CONSERVATIVE")
+_LIBRARY.define("tap(Tensor? value, int index) -> ()", alias_analysis="CONSERVATIVE")
 _HERE = threading.local()
 
 
-def _tap(value: torch.Tensor, index: int) -> None:
-    _HERE.found.setdefault(index, []).append(value.detach().cpu().clone())
+def _tap(value: torch.Tensor | None, index: int) -> None:
+    if value is not None:
+        _HERE.found.setdefault(index, []).append(value.detach().cpu().clone())
 
 
 _LIBRARY.impl("tap", _tap, "CompositeExplicitAutograd")
@@ -70,7 +71,7 @@ class TorchSide:
         module = tp.clone(self.program.module)
         graph = tp.graph_of(module, self.program.method)
         copies = dict(zip((v.debugName() for v in tp.values(self.program.graph)), tp.values(graph), strict=True))
-        wanted = [name for name in names if name in copies and copies[name].type().kind() == "TensorType"]
+        wanted = [name for name in names if name in copies and _may_be_tensor(copies[name].type())]
         first = next(iter(graph.nodes()), graph.return_node())
         for index, name in enumerate(wanted):
             node = copies[name].node()
@@ -89,6 +90,11 @@ class TorchSide:
         if name not in self.turns:
             return turns[-1]
         return np.stack(turns) if len({turn.shape for turn in turns}) == 1 else None
+
+
+def _may_be_tensor(type_: Any) -> bool:
+    kind = type_.getElementType().kind() if type_.kind() == "OptionalType" else type_.kind()
+    return bool(kind == "TensorType")
 
 
 def _torch_steps(block: tp.Graph | tp.Block) -> Iterator[Step]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import onnx
 import torch
 
 import rewrites
@@ -19,20 +18,18 @@ from bridge.compare.engines import EngineSide
 from bridge.compare.inputs import InputSet
 from bridge.compare.inside import look_inside, of_compiled
 from bridge.compare.layers import BATCH_BYTES, NOISE, TF32_NOISE, Comparable, Stage
+from bridge.compare.models import match_by_values, of_models, provenance_of
 from bridge.compare.outputs import feed_of
 from bridge.compare.runners import Contender
 from bridge.compare.sides import OnnxSide
-from bridge.compare.steps import Key
 from bridge.compare.torch_side import TorchSide, arguments_of, with_inputs
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, ExportError
 from bridge.frontend.load import Loaded, load
-from bridge.frontend.provenance import METADATA, Origin, Provenance
 from bridge.interface import detached, translate_whole
 from bridge.spec import CompileSpec
 from bridge.translate import Translation
 
 STAGES = ("exported", "rewritten", "reference", "engine", "compiled", "half")
-_UNKNOWN = 64
 _ENGINE_BATCH = 4 << 30
 
 
@@ -60,7 +57,7 @@ def comparable_of(
         if compiled.model is None:
             told = "layers: an ONNX model is compared with ONNX models only"
             raise BridgeError(told, hint="give the PyTorch module as the reference")
-        return _of_models(reference, compiled, inputs)
+        return of_models(reference, compiled, inputs, _rule_names(()))
     if reference.has_engines:
         return of_compiled(reference, compiled, inputs, with_inputs(CompileSpec.of(spec, settings), inputs))
     wanted = with_inputs(CompileSpec.of(spec, settings), inputs)
@@ -68,7 +65,7 @@ def comparable_of(
     torch_side = TorchSide(loaded.program, arguments_of(loaded, inputs))
     making = _Stages(loaded, torch_side, reference, compiled, inputs, wanted)
     making.tells = bool(stages) or not passed
-    made = [making.make(name) for name in stages or making.usual()]
+    made = [making.make(name) for name in stages] or [making.made_or_told(name) for name in making.usual()]
     found = [stage for stage in made if stage is not None]
     if not any(stage.judged for stage in found):
         raise BridgeError("layers: there is nothing to compare with the reference", why="; ".join(making.notes))
@@ -122,6 +119,15 @@ class _Stages:
         inside = ["compiled"] if self.compiled.module is not None and self.compiled.is_other(self.reference) else []
         return ["exported", "rewritten", *engine, *inside]
 
+    def made_or_told(self, name: str) -> Stage | None:
+        """The stage of that name; None, with a note, also where no whole ONNX model can be made."""
+        try:
+            return self.make(name)
+        except ExportError as error:
+            where = f" ({error.where})" if error.where else ""
+            self.notes.append(f"{name}: there is no such graph: {error.what}{where}")
+            return None
+
     def make(self, name: str) -> Stage | None:
         """The stage of that name; None, with a note, where there is none."""
         noise = NOISE.get(self.precision, NOISE["float32"])
@@ -144,12 +150,23 @@ class _Stages:
 
     def _last(self) -> OnnxSide:
         if self._rewritten is None:
-            if self.compiled.model is not None:
+            if self.compiled.model is not None and not provenance_of(self.compiled.model):
+                self._rewritten = self._foreign()
+            elif self.compiled.model is not None:
                 sources = self._sources or _translated(self.loaded, self.torch_side, rewrite=False)[1]
                 self._rewritten = _given(self.compiled, self._origins(), self.loaded, self.torch_side, sources)
             else:
                 self._rewritten, _ = _translated(self.loaded, self.torch_side, rewrite=True)
         return self._rewritten
+
+    def _foreign(self) -> OnnxSide:
+        """A model of another exporter, matched by what its nodes compute."""
+        assert self.compiled.model is not None
+        side = OnnxSide(self.compiled.label, self.compiled.model, {})
+        feed = feed_of(self.reference, self.compiled, self.inputs)
+        side.feeds = {name: as_numpy(feed[name]) for name in side.inputs}
+        self.notes.append(f"rewritten: {match_by_values(self.torch_side, side, self.torch_side.size)}")
+        return side
 
     def _inside(self, noise: float) -> Stage | None:
         """What is compared, itself: its own nodes where it is a module, the graphs of its engines where it has some."""
@@ -236,7 +253,7 @@ def _given(
 ) -> OnnxSide:
     """A model that `bridge.to_onnx` made, of this module or of one that is like it."""
     assert compiled.model is not None
-    side, others = OnnxSide(compiled.label, compiled.model, {}), _provenance(compiled.model)
+    side, others = OnnxSide(compiled.label, compiled.model, {}), provenance_of(compiled.model)
     if others != loaded.program.provenance.origins:
         made = {step.key for step in side.deep}
         there = {key: origin for key, origin in enumerate(others) if key in made}
@@ -249,43 +266,6 @@ def _given(
         side.match(keys)
     _feed(side, reference, sources)
     return side
-
-
-def _provenance(model: onnx.ModelProto) -> list[Origin]:
-    text = next((entry.value for entry in model.metadata_props if entry.key == METADATA), None)
-    return Provenance.from_json(text).origins if text else []
-
-
-def _of_models(reference: Contender, compiled: Contender, inputs: InputSet) -> Comparable:
-    """Two ONNX models: matched by provenance when they have the same, else by the names of their tensors."""
-    assert reference.model is not None and compiled.model is not None
-    sides = [OnnxSide(one.label, one.model, {}) for one in (reference, compiled)]  # type: ignore[arg-type]
-    feed = {name: as_numpy(tensor) for name, tensor in feed_of(reference, compiled, inputs).items()}
-    table = _provenance(reference.model)
-    shared = bool(table) and table == _provenance(compiled.model)
-    operators = {node.output[0]: node for node in reference.model.graph.node if node.output}
-    for side in sides:
-        side.feeds = {name: feed[name] for name in side.inputs}
-        if not shared:
-            side.by_tensor_name()
-
-    def origin_of(key: Key) -> Origin:
-        return table[key] if isinstance(key, int) else Origin(operators[key].op_type, operators[key].name)
-
-    stage, size = Stage("rewritten", sides[1], NOISE["float32"]), _sizes(reference.model)
-    return Comparable(sides[0], [stage], origin_of, _rule_names(()), lambda name: size.get(name, 0))
-
-
-def _sizes(model: onnx.ModelProto) -> dict[str, int]:
-    """Bytes of each value, as far as shape inference tells; unknown dimensions count as 64."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    sizes = {name: 0 for node in model.graph.node for name in node.output}
-    for value in inferred.value_info:
-        count = 4
-        for dim in value.type.tensor_type.shape.dim:
-            count *= dim.dim_value or _UNKNOWN
-        sizes[value.name] = count
-    return sizes
 
 
 def _rule_names(own: Sequence[Any] | None) -> dict[str, str]:

@@ -94,7 +94,10 @@ def _lift_inputs(
     for name, leaf in leaves.items():
         if id(leaf) not in lifted:
             lifted[id(leaf)] = function.graph.addInput()
-            lifted[id(leaf)].setType(copies[name].type())
+            if copies[name].type().kind() == "OptionalType":  # it is given
+                lifted[id(leaf)].setType(copies[name].type().getElementType())
+            else:
+                lifted[id(leaf)].setType(copies[name].type())
             _give_type(lifted[id(leaf)], known[name], program)
             function.inputs.append(known[name])
         copies[name].replaceAllUsesWith(lifted[id(leaf)])
