@@ -51,10 +51,11 @@ def _empty_shape(value: tp.Value, facts: Facts) -> tuple[int, ...] | None:
 def _leave_out_of_joins(graph: tp.Graph, facts: Facts) -> bool:
     """Takes what has no elements along the axis out of ``cat``, whatever its other dimensions; tells whether it did.
 
-    Rotary embeddings join what they turned with the rest of each head, of which there is often none.
+    Rotary embeddings join what they turned with the rest of each head, of which there is often none; caches begin as a
+    vector of nothing, which ``cat`` takes beside any others.
     """
     changed = False
-    for node in [node for node in tp.walk(graph) if node.kind() == "aten::cat"]:
+    for node in [node for node in tp.walk(graph) if node.kind() == "aten::cat" and node.inputsSize() == 2]:
         listed, axis = node.inputs()
         made = facts.known_kind(node.output())
         if made is None or listed.node().kind() != "prim::ListConstruct" or not tp.is_constant(axis):
@@ -71,6 +72,6 @@ def _leave_out_of_joins(graph: tp.Graph, facts: Facts) -> bool:
 
 def _has_none_along(part: tp.Value, axis: int, made: TensorSeen, facts: Facts) -> bool:
     sizes, seen = facts.sizes(part), facts.known_kind(part)
-    if sizes is None or seen is None or len(sizes) != made.rank:
+    if sizes is None or seen is None or seen.dtype != made.dtype:
         return False
-    return sizes[axis] == 0 and seen.dtype == made.dtype
+    return sizes == (0,) or (len(sizes) == made.rank and sizes[axis] == 0)

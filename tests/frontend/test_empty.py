@@ -33,6 +33,15 @@ class Turned(torch.nn.Module):
         return torch.cat([rest, turned.sin(), rest], -1) @ x.transpose(1, 2), torch.cat([x, rest * 2], 2).exp()
 
 
+class Cached(torch.nn.Module):
+    """A cache that begins as a vector of nothing, as transformers' do: it takes what is given, then what is new."""
+
+    def forward(self, x, past):
+        keys = torch.cat([torch.tensor([]), past], -2)
+        keys = torch.cat([keys, x.tanh()], -2)
+        return torch.softmax(x @ keys.transpose(1, 2), -1) @ keys, keys
+
+
 def operators(compiled):
     return [node.kind() for node in compiled.graph.nodes() if node.kind().startswith(("aten::", "bridge::"))]
 
@@ -80,3 +89,14 @@ def test_nothing_is_joined(make) -> None:
     for shape in [(1, 2, 8), (4, 5, 8)]:
         x = torch.randn(shape)
         torch.testing.assert_close(compiled(x), Turned()(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_cache_begins_as_nothing() -> None:
+    module = torch.jit.trace(Cached().eval(), (torch.ones(2, 1, 8), torch.ones(2, 4, 8)), check_trace=False)
+    spec = [bridge.Input((2, 1, 8)), bridge.Input(min_shape=(2, 1, 8), opt_shape=(2, 4, 8), max_shape=(2, 9, 8))]
+    compiled = bridge.compile(module, spec, backend="onnxruntime", require_full_compilation=True)
+    assert operators(compiled) == ["bridge::execute_engine"]
+    for length in (1, 9):
+        inputs = torch.randn(2, 1, 8), torch.randn(2, length, 8)
+        for found, expected in zip(compiled(*inputs), Cached()(*inputs), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
