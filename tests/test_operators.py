@@ -139,6 +139,7 @@ IN_PYTORCH = {
         lambda x, y: (x.clone().gt_(y) + 1, x.clone().logical_or_(y)),
         _x(3, 4), _x(3, 4).flip(0),
     ),
+    "tensors joined into another": (lambda x, y: torch.cat([x, y], out=torch.zeros(5, 4)), _x(3, 4), _x(2, 4)),
     "memory as it lies": (lambda x: (x.t() + 1).as_strided((2, 3), (3, 1)) * 2, _x(3, 4)),
     "sparse matrices": (lambda x, y: torch.sparse.mm(x, y), _x(3, 4).relu().to_sparse_csr(), _x(4, 2)),
     "dropout of everything": (lambda x: F.dropout(x, 1.0, training=True).softmax(-1), _x(3, 4)),
