@@ -23,6 +23,7 @@ Value = _C.Value
 Block = _C.Block
 
 _EXPORTER = threading.RLock()
+_NO_SCHEMA = "(no schema)"
 
 
 # Modules -------------------------------------------------------------------------------------------------------------
@@ -117,49 +118,73 @@ _RUNNING_STATISTICS = {"aten::batch_norm", "aten::instance_norm", "aten::native_
 # Graphs --------------------------------------------------------------------------------------------------------------
 
 
+def inputs_of(node: Node) -> list[Value]:
+    """What a node reads. PyTorch's iterators end with a C++ exception each, which takes ten times as long as this."""
+    return [node.inputsAt(place) for place in range(node.inputsSize())]
+
+
+def outputs_of(node: Node) -> list[Value]:
+    """What a node gives; see `inputs_of`."""
+    return [node.outputsAt(place) for place in range(node.outputsSize())]
+
+
+_WITHOUT_BLOCKS = {
+    "prim::Constant", "prim::GetAttr", "prim::SetAttr", "prim::NumToTensor", "prim::Uninitialized", "prim::device",
+    "prim::ListConstruct", "prim::ListUnpack", "prim::TupleConstruct", "prim::TupleUnpack", "prim::TupleIndex",
+    "prim::DictConstruct", "prim::unchecked_cast", "prim::dtype", "prim::RaiseException", "onnx::Constant",
+}  # fmt: skip
+
+
+def blocks_of(node: Node) -> Sequence[Block]:
+    """A node's own blocks; see `inputs_of`: most nodes are of a kind that has none."""
+    kind = node.kind()
+    return () if kind.startswith("aten::") or kind in _WITHOUT_BLOCKS else list(node.blocks())
+
+
 def walk(block: Graph | Block) -> Iterator[Node]:
     """All nodes of a block in order, each before the nodes of its own blocks."""
     for node in list(block.nodes()):
         yield node
-        for inner in node.blocks():
+        for inner in blocks_of(node):
             yield from walk(inner)
 
 
 def blocks(block: Graph | Block) -> Iterator[Graph | Block]:
     yield block
     for node in block.nodes():
-        for inner in node.blocks():
+        for inner in blocks_of(node):
             yield from blocks(inner)
 
 
 def inside(node: Node) -> Iterator[Node]:
     """All nodes in a node's own blocks."""
-    for block in node.blocks():
+    for block in blocks_of(node):
         yield from walk(block)
 
 
 def written_to(node: Node) -> list[Value]:
     """The arguments that an operator changes in place."""
-    known = schema(node)
-    if known is None:
+    text = node.schema()
+    places = () if text == _NO_SCHEMA else _written_places(text)
+    running = node.kind() in _RUNNING_STATISTICS
+    if not places and not running:
         return []
-    inputs = list(node.inputs())
-    found = [
-        v for v, a in zip(inputs, known.arguments, strict=False) if a.alias_info is not None and a.alias_info.is_write
-    ]
-    if node.kind() in _RUNNING_STATISTICS and not (is_constant(inputs[5]) and not constant_value(inputs[5])):
+    inputs = inputs_of(node)
+    found = [inputs[place] for place in places if place < len(inputs)]
+    if running and not (is_constant(inputs[5]) and not constant_value(inputs[5])):
         found += [value for value in inputs[3:5] if value.type().kind() != "NoneType"]
     return found
 
 
 def reads(node: Node) -> Iterator[Value]:
     """Values that a node needs: its inputs, and what its blocks take from outside; there, each once."""
-    if next(iter(node.blocks()), None) is None:
-        yield from node.inputs()
+    own_blocks = blocks_of(node)
+    if not own_blocks:
+        yield from inputs_of(node)
         return
-    own = {value.debugName() for block in node.blocks() for value in values(block)}
-    read = [*node.inputs(), *(value for inner in inside(node) for value in inner.inputs())]
-    read += [value for block in node.blocks() for inner in blocks(block) for value in inner.outputs()]
+    own = {value.debugName() for block in own_blocks for value in values(block)}
+    read = [*inputs_of(node), *(value for inner in inside(node) for value in inputs_of(inner))]
+    read += [value for block in own_blocks for inner in blocks(block) for value in inner.outputs()]
     for value in read:
         if value.debugName() not in own:
             own.add(value.debugName())
@@ -168,8 +193,8 @@ def reads(node: Node) -> Iterator[Value]:
 
 def results(node: Node) -> Iterator[Value]:
     """What a node gives, then all values in its blocks, in one fixed order."""
-    yield from node.outputs()
-    for block in node.blocks():
+    yield from outputs_of(node)
+    for block in blocks_of(node):
         yield from values(block)
 
 
@@ -178,7 +203,7 @@ def values(graph: Graph | Block) -> Iterator[Value]:
     for block in blocks(graph):
         yield from block.inputs()
         for node in block.nodes():
-            yield from node.outputs()
+            yield from outputs_of(node)
 
 
 def propagate_shapes(graph: Graph) -> None:
@@ -306,13 +331,13 @@ def is_constant(value: Value) -> bool:
 
 
 def has_schema(node: Node) -> bool:
-    return node.schema() != "(no schema)"
+    return node.schema() != _NO_SCHEMA
 
 
 def schema(node: Node) -> _C.FunctionSchema | None:
     """The schema of the operator a node runs, None for the constructs of the language."""
     text = node.schema()
-    return None if text == "(no schema)" else _parsed(text)
+    return None if text == _NO_SCHEMA else _parsed(text)
 
 
 def arguments_of(schema: str) -> list[Any]:
@@ -329,6 +354,13 @@ def overloads(kind: str) -> frozenset[str]:
 @functools.lru_cache(maxsize=4096)
 def _parsed(text: str) -> _C.FunctionSchema:
     return _C.parse_schema(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _written_places(schema: str) -> tuple[int, ...]:
+    """The places of the arguments that an operator of this schema changes."""
+    infos = [argument.alias_info for argument in _parsed(schema).arguments]
+    return tuple(place for place, info in enumerate(infos) if info is not None and info.is_write)
 
 
 def tensor_type(dtype: torch.dtype, sizes: Sequence[int | None]) -> _C.JitType:
