@@ -11,7 +11,7 @@ import torch
 
 from bridge import torch_private as tp
 from bridge.errors import SpecError
-from bridge.frontend import containers, lists, nested, pieces, structure, written
+from bridge.frontend import containers, lists, masked, nested, pieces, structure, written
 from bridge.frontend import facts as facts_
 from bridge.frontend import provenance as provenance_
 from bridge.frontend.empty import fold_empty
@@ -124,7 +124,7 @@ def prepare(
             seen = _seen(frozen, method, [example])
         for facts in facts_.reason(graph, seen, inputs, others):
             changed = facts_.fold(graph, facts, device) | fold_empty(graph, facts, device, others)
-            changed |= lists.take_apart(graph, facts)
+            changed |= lists.take_apart(graph, facts) | masked.settle(graph, facts)
             changed = changed or fold_filled(graph, facts, device, others)
             if changed:
                 break
