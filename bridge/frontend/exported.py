@@ -33,6 +33,7 @@ _TYPES: dict[type, tuple[str, str]] = {
     SymFloatArgument: ("float", "0.0"),
     SymBoolArgument: ("bool", "False"),
 }
+_ANY = 2**63 - 1
 _UNBOUNDED = 2**31
 _STATE = (InputKind.PARAMETER, InputKind.BUFFER)
 
@@ -110,13 +111,15 @@ def from_exported(
     Without inputs in the spec, those of the program stand: its example's shapes, and its ranges where it is dynamic.
 
     Raises:
-        SpecError: the spec's inputs do not have the structure of the program's.
+        SpecError: the spec's inputs do not have the structure of the program's, or sizes that it was not exported for.
     """
     script = to_script(program)
     is_given = spec.inputs is not None or spec.kwarg_inputs
     items = _in_order(spec, script.in_spec) if is_given else _program_inputs(program)
     flat = copy.copy(spec)
     flat.kwarg_inputs = {}
+    for leaf in script.arg_leaves if is_given else ():
+        _refuse_other_sizes(items[leaf], program, leaf)
     flat.inputs = [_with_dtype(items[leaf], program, leaf) for leaf in script.arg_leaves]
     if _is_plain(script):
         return script.module, flat, lambda compiled: compiled
@@ -210,6 +213,32 @@ def _bounds(program: Any, name: str, axis: int, size: Any, example: Any) -> tupl
             hint="give the range: inputs=[bridge.Input(min_shape=..., opt_shape=..., max_shape=...)]",
         )
     return int(known.lower), int(example.shape[axis]), int(known.upper)
+
+
+def _refuse_other_sizes(item: Any, program: torch.export.ExportedProgram, leaf: int) -> None:
+    """A program holds the sizes that it was exported for, wherever they are computed with."""
+    user, value = _users(program)[leaf]
+    if not isinstance(item, Input) or not isinstance(value, torch.Tensor):
+        return
+    name, hint = user.arg.name, "export it with dynamic_shapes=..., or give the shapes that it was exported for"
+    if item.rank != value.dim():
+        raise SpecError(f"inputs: {name} has rank {value.dim()} in the exported program, not {item.rank}", hint=hint)
+    for axis, size in enumerate(value.shape):
+        low, high = item.min_shape[axis], item.max_shape[axis]
+        allowed = (size, size) if isinstance(size, int) else _allowed(program, size)
+        if not allowed[0] <= low <= high <= allowed[1]:
+            there, here = (f"{a} to {b}" if a != b else str(a) for a, b in (allowed, (low, high)))
+            told = f"inputs: dimension {axis} of {name} is {here}, but {there} in the exported program"
+            raise SpecError(told.replace(f"{_ANY}", "more"), hint=hint)
+
+
+def _allowed(program: torch.export.ExportedProgram, size: Any) -> tuple[int, int]:
+    """The range of a size; torch.export writes 2 where 0 and 1 are as good."""
+    known = program.range_constraints.get(size.node.expr)
+    if known is None:
+        return 0, _ANY
+    low = int(known.lower) if known.lower.is_Integer else 0
+    return low if low > 2 else 0, int(known.upper) if known.upper.is_Integer else _ANY
 
 
 def _users(program: torch.export.ExportedProgram) -> list[tuple[Any, Any]]:

@@ -338,3 +338,25 @@ def test_autocast_is_refused_with_what_to_do() -> None:
 
     with pytest.raises(ExportError, match="run_decompositions"):
         emitted(Mixed(), (torch.zeros(2, 2),))
+
+
+class Averaged(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum(0) / x.shape[0]
+
+
+def test_sizes_that_a_program_was_not_exported_for_are_refused() -> None:
+    """It holds the size 2: of 3 rows it would give one and a half times the mean."""
+    program = torch.export.export(Averaged(), (torch.ones(2, 4),))
+    with pytest.raises(bridge.SpecError, match="dimension 0 of x is 3, but 2 in the exported program"):
+        bridge.compile(program, [(3, 4)], backend="onnxruntime")
+    with pytest.raises(bridge.SpecError, match="x has rank 2 in the exported program, not 3"):
+        bridge.compile(program, [(2, 4, 1)], backend="onnxruntime")
+    rows = torch.export.Dim("rows", min=1, max=6)
+    free = torch.export.export(Averaged(), (torch.ones(2, 4),), dynamic_shapes=({0: rows},))
+    with pytest.raises(bridge.SpecError, match="dimension 0 of x is 1 to 8, but 0 to 6 in the exported program"):
+        bridge.compile(free, [{"min": (1, 4), "opt": (2, 4), "max": (8, 4)}], backend="onnxruntime")
+    compiled = bridge.compile(free, [{"min": (1, 4), "opt": (2, 4), "max": (6, 4)}], backend="onnxruntime")
+    for count in (1, 2, 6):
+        x = torch.randn(count, 4)
+        torch.testing.assert_close(compiled(x), x.mean(0))
