@@ -39,16 +39,24 @@ def settle(graph: tp.Graph) -> None:
 def settle_views(graph: tp.Graph) -> None:
     """Replaces in-place operators on a view of a tensor by functional ones, where nothing else sees the tensor."""
     tried: set[str] = set()
-    while True:
-        written = (next(iter(node.inputs())) for node in tp.walk(graph) if is_write(node))
-        value = next((value for value in written if value.debugName() not in tried and _is_only_view(value)), None)
-        if value is None:
-            return
-        tried.add(value.debugName())
-        _settle(graph, value)
+    while _settle_next_view(graph, tried):
+        pass
 
 
-def _is_only_view(value: tp.Value) -> bool:
+def _settle_next_view(graph: tp.Graph, tried: set[str]) -> bool:
+    """Settles the writes into one view, and with them ends: they are gone."""
+    for node in tp.walk(graph):
+        if not is_write(node):
+            continue
+        value = next(iter(node.inputs()))
+        if value.debugName() not in tried:
+            tried.add(value.debugName())
+            if is_only_view(value) and _settle(graph, value):
+                return True
+    return False
+
+
+def is_only_view(value: tp.Value) -> bool:
     """Whether a value is a new tensor, or all that is seen of one, made in one block."""
     node = value.node()
     if node.kind() == "aten::einsum":
@@ -60,7 +68,7 @@ def _is_only_view(value: tp.Value) -> bool:
     source = next(iter(node.inputs()))
     others = [use.user for use in source.uses() if use.user != node]
     same_block = source.node().owningBlock() == node.owningBlock()
-    return same_block and all(user.kind() in _MEASURES for user in others) and _is_only_view(source)
+    return same_block and all(user.kind() in _MEASURES for user in others) and is_only_view(source)
 
 
 def _is_view(node: tp.Node) -> bool:
@@ -99,8 +107,11 @@ def is_write(node: tp.Node) -> bool:
     return first and not any(others)
 
 
-def _settle(graph: tp.Graph, piece: tp.Value) -> None:
-    """Follows a piece through its block: each write makes a new value, which all that comes later reads."""
+def _settle(graph: tp.Graph, piece: tp.Value) -> bool:
+    """Follows a piece through its block: each write makes a new value, which all that comes later reads.
+
+    Tells whether that could be done.
+    """
     block = piece.node().owningBlock()
     order = {node: place for place, node in enumerate([*block.nodes(), block.returnNode()])}
     same, users = {piece.debugName()}, {use.user for use in piece.uses()}
@@ -114,11 +125,13 @@ def _settle(graph: tp.Graph, piece: tp.Value) -> None:
         pending += [node for node in new if _writes(node, same)]
         writes |= set(pending)
     if not writes or not users <= order.keys():
-        return
+        return False
     last = max(order[node] for node in writes)
     passing = all(node in writes or order[node] > last or _keeps_nothing_of(node, same) for node in users)
-    if passing and all(map(has_twin, writes)):
-        _rewrite(graph, piece, same, sorted(users, key=order.__getitem__), writes)
+    if not passing or not all(map(has_twin, writes)):
+        return False
+    _rewrite(graph, piece, same, sorted(users, key=order.__getitem__), writes)
+    return True
 
 
 def _keeps_nothing_of(node: tp.Node, values: set[str]) -> bool:

@@ -9,19 +9,32 @@ from __future__ import annotations
 from typing import Any
 
 from bridge import torch_private as tp
-from bridge.frontend.pieces import has_twin, is_write, makes_new, twin
+from bridge.frontend.pieces import has_twin, is_only_view, is_write, makes_new, twin
 
 _SCATTERS = {"aten::slice": "aten::slice_scatter", "aten::select": "aten::select_scatter"}
 
 
 def settle(graph: tp.Graph) -> None:
     """Replaces writes into slices of tensors that one block makes, reads and writes by functional operators."""
-    made = [node for node in tp.walk(graph) if makes_new(node) and node.outputsSize() == 1]
-    for node in made:
-        if node.output().type().kind() == "TensorType":
+    if not any(is_write(node) for node in tp.walk(graph)):
+        return
+    tried: set[str] = set()
+    while _settle_next(graph, tried):
+        pass
+
+
+def _settle_next(graph: tp.Graph, tried: set[str]) -> bool:
+    """Settles the writes into one tensor that nothing else sees, and with them ends: some of the nodes are gone."""
+    for node in tp.walk(graph):
+        if node.outputsSize() != 1 or node.output().debugName() in tried:
+            continue
+        tried.add(node.output().debugName())
+        if node.output().type().kind() == "TensorType" and is_only_view(node.output()):
             written = _Written(graph, node)
             if written.chains and written.is_understood():
                 written.settle()
+                return True
+    return False
 
 
 class _Written:
@@ -93,7 +106,7 @@ class _Written:
         firsts = {(chain or [write])[0]: write for write, chain in self.chains.items()}
         events = sorted([*self.chains, *(self.users - firsts.keys() - self.chains.keys())], key=self._position)
         for node in events:
-            for offset, value in enumerate(list(node.inputs())):
+            for offset, value in enumerate(tp.inputs_of(node)):
                 if value.debugName() == self.value.debugName():
                     node.replaceInput(offset, now)
             if node in self.chains:

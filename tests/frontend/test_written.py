@@ -64,6 +64,18 @@ def heads(x: Tensor, n: int) -> Tensor:
     return y.sum() * z.sum(1).tanh()
 
 
+def places(x: Tensor, n: int) -> Tensor:
+    """The table of relative positions that vision transformers make, written into after it is turned."""
+    grid = torch.stack(torch.meshgrid([torch.arange(2), torch.arange(3)], indexing="ij")).flatten(1)
+    apart = (grid[:, :, None] - grid[:, None, :]).permute(1, 2, 0).contiguous()
+    apart[:, :, 0] += 1
+    apart[:, :, 1] += 2
+    apart[:, :, 0] *= 5
+    moved = (x.exp() * 2).view(-1, 3, 2).transpose(0, 1)
+    moved[0] = moved[1] + 1
+    return moved.flatten(1).sum(1).sum() + x[:, apart.sum(-1).flatten() % 6]
+
+
 def two_views(x: Tensor, n: int) -> Tensor:
     y = x.exp()
     z = y.view(-1, 3, 2)
@@ -118,7 +130,7 @@ def of_arguments(x: Tensor, n: int) -> Tensor:
     return x @ x.t()
 
 
-WHOLE = [columns, corners, mask, chosen, numbers, heads]
+WHOLE = [columns, corners, mask, chosen, numbers, heads, places]
 OTHERS = [two_views, a_view_in_turns, old_views, results_used, in_turns, in_a_branch, of_arguments]
 
 
