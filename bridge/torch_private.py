@@ -696,6 +696,9 @@ is_capturing: Callable[[], bool] = getattr(_C, "_cuda_isCurrentStreamCapturing",
 is_profiling: Callable[[], bool] = _C._autograd._profiler_enabled
 """Whether torch.profiler, or NVTX by `torch.autograd.profiler.emit_nvtx`, listens in this thread."""
 
+profiler: Any = torch.autograd.profiler
+"""Its `_is_profiler_enabled` says in less time whether any of these listens in any thread."""
+
 _guards: Any = _C._dynamo.guards
 
 empty_cuda: Callable[[tuple[int, ...], tuple[int, ...], torch.dtype], torch.Tensor] = _guards._empty_strided_cuda

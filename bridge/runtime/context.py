@@ -84,6 +84,7 @@ class Context:
             self._context.profiler = profiler
         self._execute, self._set_address = self._context.execute_async_v3, self._context.set_tensor_address
         self.kind: CallKind | None = None
+        self._settled: CallKind | None = None  # the kind of calls that need to be told nothing but addresses
         self._layouts: dict[Key, _Layout] = {}
         self._layout = _Layout(0, [], range(0), [], [])
         self._input_names = [binding.name for binding in session.inputs]
@@ -119,7 +120,7 @@ class Context:
             self._set_address(self._input_names[index], inputs[index].data_ptr() or self._nowhere)
         if is_new or self.waits_for_values:
             self._lay_out(kind.key)
-        self.kind = kind
+        self.kind, self._settled = kind, None if self.waits_for_values else kind
 
     def use_scratch(self, memory: torch.Tensor) -> None:
         """Gives the next run ``scratch_size`` bytes for activations; the caller keeps them until all is enqueued."""
@@ -147,7 +148,7 @@ class Context:
         Returns:
             The outputs, in the engine's order.
         """
-        if kind is not self.kind or self.waits_for_values:
+        if kind is not self._settled:
             self.tell(inputs, kind, street.handle)
         if scratch is not None:
             self.use_scratch(scratch)
@@ -156,7 +157,7 @@ class Context:
         layout = self._layout
         if outputs is None:
             empty = self._empty
-            outputs = [empty(sizes, strides, dtype) for sizes, strides, dtype in layout.forms]
+            outputs = [empty(*form) for form in layout.forms]
         tensors, known = inputs + outputs, self._addresses
         for index in layout.places:
             address = tensors[index].data_ptr()
@@ -165,15 +166,13 @@ class Context:
                 if address % ALIGNMENT:
                     address = self._aligned(index, tensors[index])
                 self._set_address(layout.names[index], address or self._nowhere)
-        if layout.unknown:
-            self._begin(layout)
         if not (self._execute(street.handle) if street.is_direct else street.execute(self._execute)):
             raise EngineError(
                 "TensorRT failed to run an engine", hint="TensorRT's own message is in the log, logger bridge.tensorrt"
             )
-        if self._held:
-            self._held = []
-        return self._completed(outputs, layout) if layout.unknown else outputs
+        if layout.unknown or self._held:
+            self._finish(outputs, layout.unknown)
+        return outputs
 
     def repeat(self, stream: int) -> None:
         """Enqueues what the last run enqueued, to the same addresses, on another stream."""
@@ -191,21 +190,17 @@ class Context:
     def _forget_addresses(self) -> None:
         self._addresses = [_MISALIGNED] * len(self._layout.places)
 
-    def _begin(self, layout: _Layout) -> None:
-        for index in layout.unknown:
-            self._allocators[self._output_names[index]].begin()
-
-    def _completed(self, outputs: list[torch.Tensor], layout: _Layout) -> list[torch.Tensor]:
-        """All outputs, from those whose shapes were known before the run."""
-        for index in layout.unknown:
+    def _finish(self, outputs: list[torch.Tensor], unknown: list[int]) -> None:
+        """Puts those outputs between the others whose shapes were not known before the run."""
+        self._held = []
+        for index in unknown:
             outputs.insert(index, self._allocators[self._output_names[index]].result(self._dtypes[index]))
-        return outputs
 
     def _tell_shapes(self, key: Key, stream: int) -> None:
         shapes, wanted = key
         known = self._layouts.get(key)
         profile = known.profile if known is not None else self._choose_profile(shapes, wanted)
-        self.kind = None
+        self.kind = self._settled = None
         if profile != self._context.active_optimization_profile:
             self._context.set_optimization_profile_async(profile, stream)
             # another profile may have bindings and memory of its own

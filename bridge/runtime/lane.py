@@ -45,7 +45,8 @@ class Lane:
             if tp.is_capturing():
                 return self._recorded_by_caller(inputs, kind)
             if kind.cuda_graphs is False:
-                return (self.context or self.own_context()).run(inputs, kind, street)
+                context = self.context
+                return (self.own_context() if context is None else context).run(inputs, kind, street)
             if self._repeats is not None:
                 return self._repeats.run(self, inputs, kind)
             return self.run_anew(inputs, kind)

@@ -97,10 +97,6 @@ def output_allocator(trt: ModuleType, device: torch.device) -> Any:
     class Allocator(trt.IOutputAllocator):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.IOutputAllocator.__init__(self)
-            self.begin()
-
-        def begin(self) -> None:
-            """Lets go of the memory of the call before: it is the caller's."""
             self._memory: torch.Tensor | None = None
             self._shape: tuple[int, ...] = ()
 
@@ -116,10 +112,11 @@ def output_allocator(trt: ModuleType, device: torch.device) -> Any:
             self._shape = tuple(shape)
 
         def result(self, dtype: torch.dtype) -> torch.Tensor:
-            """The output of the call that has just been enqueued."""
+            """The output of the call that has just been enqueued; its memory is the caller's from now on."""
+            memory, self._memory = self._memory, None
             count = torch.Size(self._shape).numel()
-            if self._memory is None:
+            if memory is None:
                 return torch.empty(self._shape, dtype=dtype, device=device)
-            return self._memory[: count * dtype.itemsize].view(dtype).view(self._shape)
+            return memory[: count * dtype.itemsize].view(dtype).view(self._shape)
 
     return Allocator()

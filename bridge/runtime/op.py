@@ -38,7 +38,6 @@ class _Route:
 
     __slots__ = (
         "_prepared",
-        "count",
         "fits",
         "home",
         "input_casts",
@@ -53,7 +52,7 @@ class _Route:
 
     def __init__(self, session: Session, text: str, inputs: list[torch.Tensor], options: Mapping[str, Any]) -> None:
         signature = Signature.from_json(text)
-        self.text, self.count, self.fits = text, len(inputs), tp.like_these(inputs)
+        self.text, self.fits = text, tp.like_these(inputs)
         self.home = next((tensor.device for tensor in inputs if tensor.is_cuda), session.device)
         names = {item.name: index for index, item in enumerate(signature.inputs)}
         self.order = [_position(names, binding.name, "input") for binding in session.inputs]
@@ -159,12 +158,12 @@ def execute_engine(inputs: list[torch.Tensor], plan: torch.Tensor, signature: st
         EngineError: an input is not what the signature says, or the plan cannot be used here.
     """
     try:
-        calls: _Calls = plan._bridge_calls  # type: ignore[attr-defined]
-    except AttributeError:
-        calls = _calls_of(plan)
-    route = calls.last
-    if route is None or len(inputs) != route.count or not route.fits(*inputs) or route.text != signature:
-        route = calls.route(inputs, plan, signature)
+        route: _Route = plan._bridge_calls.last  # type: ignore[attr-defined]
+        is_like_the_last = route.fits(*inputs) and route.text == signature
+    except (AttributeError, TypeError):  # the first call, or one with another number of inputs
+        is_like_the_last = False
+    if not is_like_the_last:
+        route = _calls_of(plan).route(inputs, plan, signature)
     return route.run(inputs)
 
 

@@ -72,7 +72,7 @@ class Repeats:
         if forms is None or not self._works:
             return lane.run_anew(inputs, kind)
         empty = self._empty
-        outputs = [empty(sizes, strides, dtype) for sizes, strides, dtype in forms]
+        outputs = [empty(*form) for form in forms]
         key: _Place = (kind, self._street.scratch_address, *[tensor.data_ptr() for tensor in inputs + outputs])
         self._calls += 1
         replay = self._graphs.get(key)

@@ -135,8 +135,11 @@ class TensorRTSession:
         )
 
         def run(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-            lane = lanes.get(tp.current_stream(index)) or self._new_lane()
-            if tp.is_profiling():
+            try:
+                lane = lanes[tp.current_stream(index)]
+            except KeyError:
+                lane = self._new_lane()
+            if tp.profiler._is_profiler_enabled and tp.is_profiling():
                 with torch.cuda.device(index), record_function(self._range):
                     return lane.run(inputs, kind)
             if is_only_gpu or tp.current_device() == index:
