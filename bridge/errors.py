@@ -5,6 +5,10 @@ A message says what went wrong, where (the user's own source line when there is 
 
 from __future__ import annotations
 
+import sys
+import traceback
+from pathlib import Path
+
 
 class BridgeError(Exception):
     """Base of all errors of this package.
@@ -41,6 +45,18 @@ def told_by_torch(error: BaseException) -> str:
     for kind in ("RuntimeError: ", "EngineError: ", "SpecError: "):
         text = text.rpartition(kind)[2]
     return text.strip() or type(error).__name__
+
+
+def users_line(error: BaseException) -> str | None:
+    """``model.py:12 in forward``: the innermost line that an error came by and that is the user's own.
+
+    None where there is none: modules of PyTorch's alone, TorchScript.
+    """
+    ours = [str(Path(str(sys.modules[name].__file__)).parent) for name in ("bridge", "torch") if name in sys.modules]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith((*ours, "<")):
+            return f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+    return None
 
 
 class SpecError(BridgeError, ValueError):

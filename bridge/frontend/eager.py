@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
-from bridge.errors import ExportError, SpecError
-from bridge.frontend.observe import told
+from bridge import torch_private as tp
+from bridge.errors import ExportError
+from bridge.frontend.frozen import refuse_frozen_data, refuse_frozen_sizes
+from bridge.frontend.runs import as_before, first_line, run, same
 from bridge.spec import CompileSpec
 
 if TYPE_CHECKING:
@@ -48,27 +50,26 @@ def from_eager(module: torch.nn.Module, spec: CompileSpec, method: str) -> Found
     failures: list[str] = []
     with _evaluating(module), torch.no_grad():
         args, kwargs = _on(spec.example_inputs("opt", default_dtype=default_dtype(module)), device_of(module))
-        expected = _run(module, method, args, kwargs)
+        with as_before(module) as changed:
+            expected = run(module, method, args, kwargs)
         scripted = _try_script(module, method, args, kwargs, expected, failures)
         if scripted is not None:
             return scripted, spec, _as_it_is
+        _warn(module, [name for name, is_buffer in changed.items() if not is_buffer])
         if method == "forward":
-            exported = _try_export(module, spec, args, kwargs, expected, failures)
+            with as_before(module):
+                exported = _try_export(module, spec, args, kwargs, expected, failures)
             if exported is not None:
                 return exported
-        return _trace(module, method, spec, args, kwargs, expected, failures)
+        _warn(module, [name for name, is_buffer in changed.items() if is_buffer])
+        with as_before(module):
+            return _trace(module, method, spec, args, kwargs, expected, failures)
 
 
-def _run(module: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    try:
-        with torch.random.fork_rng(devices=[]):
-            return getattr(module, method)(*copy.deepcopy(args), **copy.deepcopy(kwargs))
-    except Exception as error:
-        raise SpecError(
-            "the module does not run on inputs of the given shapes and dtypes",
-            why=told(error),
-            hint="give real tensors as inputs: spec=[tensor, ...] or bridge.Input(example=tensor)",
-        ) from error
+def _warn(module: torch.nn.Module, names: list[str]) -> None:
+    if names:
+        told = "%s sets %s when it is called: as it is not scripted, what is compiled keeps what it was"
+        _LOG.warning(told, type(module).__name__, ", ".join(names))
 
 
 def _try_script(
@@ -76,9 +77,9 @@ def _try_script(
 ) -> torch.jit.ScriptModule | None:
     try:
         scripted = torch.jit.script(module)
-        result = _run(scripted, method, args, kwargs)
+        result = run(tp.twin(scripted), method, args, kwargs)
     except Exception as error:
-        failures.append(f"torch.jit.script: {_first_line(error)}")
+        failures.append(f"torch.jit.script: {first_line(error)}")
         return None
     if not same(result, expected):
         failures.append("torch.jit.script: its results differ from the module's")
@@ -98,7 +99,7 @@ def _try_export(
         scripted, bound, adapt = exported.from_exported(program, spec)
         result = adapt(scripted)(*copy.deepcopy(args), **copy.deepcopy(kwargs))
     except Exception as error:
-        failures.append(f"torch.export: {_first_line(error)}")
+        failures.append(f"torch.export: {first_line(error)}")
         return None
     if not same(result, expected):
         failures.append("torch.export: its results differ from the module's")
@@ -127,10 +128,11 @@ def _trace(
     try:
         traced = torch.jit.trace(target, (*args, *kwargs.values()), strict=False, check_trace=False)
     except Exception as error:
-        failures.append(f"torch.jit.trace: {_first_line(error)}")
+        failures.append(f"torch.jit.trace: {first_line(error)}")
         raise ExportError(f"{name} can be neither scripted nor exported nor traced", why="; ".join(failures)) from error
     bound = _positional(spec) if kwargs else spec
-    _refuse_frozen_sizes(module, method, traced, spec, name)
+    refuse_frozen_data(module, method, traced, args, kwargs)
+    refuse_frozen_sizes(module, method, traced, spec, name)
     if plain:
         return traced, bound, _as_it_is
     return traced, bound, lambda compiled: Dressed(compiled, list(kwargs), len(args), leaves, structure)
@@ -151,42 +153,6 @@ def _refuse_objects(leaves: list[Any], name: str) -> None:
                 f"{name} returns a {type(leaf).__name__}, which cannot be taken apart into tensors",
                 hint="leave it out of the result (a cache: use_cache=False), or register it with torch.utils._pytree",
             )
-
-
-def _refuse_frozen_sizes(
-    module: Any, method: str, traced: torch.jit.ScriptModule, spec: CompileSpec, name: str
-) -> None:
-    """A trace may hold a size of its example as a constant: the smallest and largest inputs show it.
-
-    Raises:
-        ExportError: the trace gives other results than the module at another size.
-    """
-    from bridge.frontend.load import _on, default_dtype, device_of
-
-    if not any(leaf.is_dynamic for leaf in spec.flat_inputs()):
-        return
-    for which in ("min", "max"):
-        args, kwargs = _on(spec.example_inputs(which, default_dtype=default_dtype(module)), device_of(module))
-        expected = [
-            v for v in pytree.tree_flatten(_run(module, method, args, kwargs))[0] if isinstance(v, torch.Tensor)
-        ]
-        try:
-            with torch.random.fork_rng(devices=[]):
-                frozen = not same(_run_traced(traced, args, kwargs), expected)
-        except Exception as error:
-            frozen, why = True, _first_line(error)
-        else:
-            why = "its results differ from the module's"
-        if frozen:
-            raise ExportError(
-                f"tracing {name} froze a size: the trace does not work at the {which}imum shapes", why=why,
-                hint="make the module scriptable or exportable, or compile it for static shapes",
-            )  # fmt: skip
-
-
-def _run_traced(traced: torch.jit.ScriptModule, args: Any, kwargs: Any) -> list[torch.Tensor]:
-    result = traced(*copy.deepcopy(args), *copy.deepcopy(tuple(kwargs.values())))
-    return [v for v in pytree.tree_flatten(result)[0] if isinstance(v, torch.Tensor)]
 
 
 def _positional(spec: CompileSpec) -> CompileSpec:
@@ -232,31 +198,3 @@ class Dressed(torch.nn.Module):
         tensors = iter(results if isinstance(results, (tuple, list)) else [results])
         filled = [next(tensors) if constant is None else constant[0] for constant in self.constants]
         return pytree.tree_unflatten(filled, self.structure)
-
-
-def same(result: Any, expected: Any) -> bool:
-    """Whether all tensors agree as two runs of one computation do."""
-    left, right = pytree.tree_flatten(result)[0], pytree.tree_flatten(expected)[0]
-    if len(left) != len(right):
-        return False
-    return all(_equal(a, b) for a, b in zip(left, right, strict=True))
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
-        return (
-            type(a) is type(b) and bool(a == b)
-            if not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor)
-            else False
-        )
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if not a.dtype.is_floating_point:
-        return bool(torch.equal(a, b))
-    tolerance = {torch.float64: 1e-9, torch.float32: 1e-4}.get(a.dtype, 2e-2)
-    return bool(torch.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True))
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"[:200]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from bridge import torch_private as tp
@@ -54,13 +55,33 @@ def load(module: Any, spec: CompileSpec, method: str = "forward", *, wants_gpu: 
         SpecError: the inputs do not fit the module.
         ExportError: an nn.Module that can be neither scripted nor exported nor traced.
     """
+    refuse_unmade(module, method)
     module = getattr(module, "_orig_mod", module)  # torch.compile puts a module around the user's
     weights = (*module.parameters(), *module.buffers()) if isinstance(module, torch.nn.Module) else ()
     if any(tensor.is_meta for tensor in weights):
         raise SpecError("module: its weights are on the meta device, without values", hint="load them first")
+    if any(is_lazy(tensor) for tensor in weights):
+        raise SpecError(
+            "module: its weights have no shapes yet", hint="call it once: a lazy module takes them from its input"
+        )
     with quiet_exporter():
         scripted, spec, adapt = _scripted(module, spec.computed_in(parameter_dtype(module)), method)
         return _prepared(scripted, spec, method, adapt, _home(scripted, spec, wants_gpu))
+
+
+def refuse_unmade(module: Any, method: str = "forward") -> None:
+    """Refuses a module that cannot be called, whatever it is given.
+
+    Raises:
+        SpecError: it is not initialised, or has no forward.
+    """
+    if not isinstance(module, torch.nn.Module) or isinstance(module, torch.jit.ScriptModule):
+        return
+    name = type(module).__name__
+    if "_modules" not in vars(module):
+        raise SpecError(f"module: {name} is not initialised", hint=f"call super().__init__() first in {name}.__init__")
+    if method == "forward" and "forward" not in vars(module) and type(module).forward is torch.nn.Module.forward:
+        raise SpecError(f"module: {name} has no forward", hint="put it in a module whose forward calls what is in it")
 
 
 def _scripted(module: Any, spec: CompileSpec, method: str) -> tuple[torch.jit.ScriptModule, CompileSpec, Adapt]:

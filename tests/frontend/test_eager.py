@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -79,3 +81,83 @@ def test_script_modules_in_training_mode_stay_in_it() -> None:
     compiled = bridge.compile(scripted, [x], backend="onnxruntime")
     assert scripted.training
     torch.testing.assert_close(compiled(x), scripted.eval()(x))
+
+
+class InPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.count = nn.Linear(4, 3), 0
+        self.register_buffer("total", torch.zeros(1))
+
+
+class CountsInBuffer(InPlace):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.total += 1
+        return self.linear(x) * self.total
+
+
+class CountsInNewBuffer(InPlace):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.total = self.total + 1
+        return self.linear(x) * self.total
+
+
+class CountsInNumber(InPlace):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.count += 1
+        return self.linear(x) * self.count
+
+
+@pytest.mark.parametrize("kind", [CountsInBuffer, CountsInNewBuffer, CountsInNumber])
+def test_modules_with_state_are_left_as_they_are(kind: type[InPlace]) -> None:
+    """The runs of compiling are not counted, neither in the module nor in what is compiled."""
+    module = kind().eval()
+    own = copy.deepcopy(module)
+    compiled = bridge.compile(module, [(2, 4)], backend="onnxruntime")
+    x = torch.randn(2, 4)
+    for _ in range(3):
+        torch.testing.assert_close(compiled(x), own(x))
+    assert module.count == 0 and float(module.total) == 0
+
+
+class Counts(CountsInNumber):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        exec("pass")  # neither scripting nor exporting gets past this
+        self.count += 1
+        return self.linear(x) * self.count
+
+
+def test_what_a_trace_freezes_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    module = Counts().eval()
+    bridge.compile(module, [(2, 4)], backend="onnxruntime")
+    assert "Counts sets count when it is called" in caplog.text and module.count == 0
+
+
+class ThroughNumPy(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(numpy.tanh(x.numpy())) + x
+
+
+def test_what_left_pytorch_is_not_traced() -> None:
+    with pytest.raises(bridge.ExportError, match="tracing ThroughNumPy froze values"):
+        bridge.compile(ThroughNumPy(), [(2, 4)], backend="onnxruntime")
+
+
+def test_hooks_of_the_module_itself_are_part_of_a_call() -> None:
+    module = nn.Sequential(nn.Linear(4, 3)).eval()
+    module.register_forward_hook(lambda module, inputs, output: output * 2)
+    x = torch.randn(2, 4)
+    torch.testing.assert_close(bridge.compile(module, [x], backend="onnxruntime")(x), module(x))
+
+
+class Looks(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return {"a": x}["b"]
+
+
+def test_the_line_that_failed_is_told() -> None:
+    line = Looks.forward.__code__.co_firstlineno + 1
+    with pytest.raises(
+        bridge.SpecError, match=rf"test_eager.py:{line} in forward; float32 2x4\n  because: KeyError: 'b'"
+    ):
+        bridge.compile(Looks(), [(2, 4)], backend="onnxruntime")
