@@ -10,7 +10,7 @@ from bridge import backends
 from bridge import torch_private as tp
 from bridge.backends.base import Backend
 from bridge.backends.weights import Array, detach_weights, with_weights
-from bridge.compile import Partition, divide_and_build
+from bridge.compile import Partition, divide_and_build, home_of
 from bridge.errors import BridgeError, ExportError
 from bridge.export.export import ExporterCrash
 from bridge.export.whole import whole_function
@@ -123,6 +123,7 @@ def convert_method_to_trt_engine(module: Any, method_name: str = "forward", spec
     wanted = CompileSpec.of(spec, settings)
     wanted.require_full_compilation = True
     backend = _engine_maker(wanted.backend)
+    backend.begin(home_of(module, wanted))
     loaded = load(module, wanted, method_name)
     partition, calls = divide_and_build(loaded, backend)
     _require_whole(partition, loaded)

@@ -160,6 +160,9 @@ class Planner:
     def version(self) -> str:
         return "none"
 
+    def begin(self, device: torch.device | None = None) -> None:
+        """Nothing takes long."""
+
     def refusals(self, graph: gs.Graph, then: BuildSettings | None = None) -> list[Refusal]:
         return []
 

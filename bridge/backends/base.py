@@ -102,6 +102,14 @@ class Backend(Protocol):
         """The installed version, e.g. ``"10.6.0"``."""
         ...
 
+    def begin(self, device: torch.device | None = None) -> None:
+        """Begins what the first check or build of a process waits for, beside other work, and returns at once.
+
+        Args:
+            device: where will be built; None: on the current GPU. What is in the way of it, later calls tell.
+        """
+        ...
+
     def refusals(self, graph: gs.Graph, then: BuildSettings | None = None) -> list[Refusal]:
         """The nodes that the backend's parser does not take; empty when it takes the whole graph. Builds nothing.
 

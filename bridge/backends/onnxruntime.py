@@ -40,6 +40,9 @@ class OnnxRuntime:
 
         return str(onnxruntime.__version__)
 
+    def begin(self, device: torch.device | None = None) -> None:
+        """Nothing takes long."""
+
     def refusals(self, graph: gs.Graph, then: BuildSettings | None = None) -> list[Refusal]:
         model, _ = detach_weights(graph)
         substitute(model)
