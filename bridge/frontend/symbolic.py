@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 Symbols = tuple[int, ...]
 _MOST_KNOWN = 4096
+_VIEWS = ("aten::view", "aten::reshape", "aten::_unsafe_view")
 _Description = Any  # an argument, hashable; a size in it is itself, or -1 - its place among the sizes that may vary
 
 _KNOWN: dict[_Description, list[Symbols | None]] = {}
@@ -99,7 +102,8 @@ class _Completion:
         if key not in _KNOWN:
             if len(_KNOWN) >= _MOST_KNOWN:
                 _KNOWN.clear()
-            _KNOWN[key] = _results(node, arguments, list(sizes.values()))
+            viewed = _viewed(*arguments[:2]) if node.kind() in _VIEWS else None
+            _KNOWN[key] = [viewed] if viewed is not None else _results(node, arguments, list(sizes.values()))
         names = dict(enumerate(sizes))
         for value, result in zip(node.outputs(), _KNOWN[key], strict=False):
             seen = self.facts.known_kind(value)
@@ -157,6 +161,36 @@ def _place(dim: int, was: int, sizes: dict[int, int]) -> int:
         return dim
     sizes.setdefault(dim, max(was, 2))
     return -1 - list(sizes).index(dim)
+
+
+def _viewed(tensor: _Description, sizes: _Description) -> Symbols | None:
+    """The sizes that a tensor is viewed by, which are the result's; one of -1 is what the others leave of all elements.
+
+    As the fake kernel gives them, which takes a second for what attention in windows views.
+    """
+    listed = sizes.value if isinstance(sizes, _Constant) and sizes.kind is list else sizes
+    if not isinstance(tensor, _Tensor) or not isinstance(listed, tuple):
+        return None
+    wanted = [item.size if isinstance(item, _Size) else item.value for item in listed]
+    open_ = [place for place, item in enumerate(listed) if item == _Constant(int, -1)]
+    if len(open_) == 1:
+        left = _quotient(tensor.sizes, [size for place, size in enumerate(wanted) if place != open_[0]])
+        varying = [size for size in (*tensor.sizes, *wanted) if size < 0]
+        wanted[open_[0]] = left if left is not None else min(varying, default=0) - 1
+    return tuple(wanted) if len(open_) < 2 else None
+
+
+def _quotient(sizes: Sequence[int], others: Sequence[int]) -> int | None:
+    """The product of some sizes, divided by that of others, where that is a number or one of the sizes."""
+    number, divisor = math.prod(s for s in sizes if s >= 0), math.prod(s for s in others if s >= 0)
+    left = Counter(s for s in sizes if s < 0)
+    gone = Counter(s for s in others if s < 0)
+    if not divisor or number % divisor or gone - left:
+        return None
+    rest = list((left - gone).elements())
+    if not rest:
+        return number // divisor
+    return rest[0] if len(rest) == 1 and number == divisor else None
 
 
 def _results(node: tp.Node, arguments: Sequence[_Description], hints: list[int]) -> list[Symbols | None]:
