@@ -38,11 +38,14 @@ def refuse_frozen_data(
 
 
 def _shuffled(value: Any) -> Any:
-    """The values of a tensor in another order."""
+    """The values of a tensor in another order; of floating ones, also made smaller, some by half."""
     if not isinstance(value, torch.Tensor) or value.numel() < 2 or value.layout is not torch.strided:
         return value
     order = torch.randperm(value.numel(), generator=torch.Generator().manual_seed(0)).to(value.device)
-    return value.reshape(-1)[order].reshape(value.shape)
+    shuffled = value.reshape(-1)[order]
+    if value.is_floating_point():
+        shuffled = shuffled * torch.linspace(0.5, 1.0, value.numel(), dtype=value.dtype, device=value.device)
+    return shuffled.reshape(value.shape)
 
 
 def refuse_frozen_sizes(module: Any, method: str, traced: torch.jit.ScriptModule, spec: CompileSpec, name: str) -> None:

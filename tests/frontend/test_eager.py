@@ -140,7 +140,7 @@ class ThroughNumPy(nn.Module):
 
 def test_what_left_pytorch_is_not_traced() -> None:
     with pytest.raises(bridge.ExportError, match="tracing ThroughNumPy froze values"):
-        bridge.compile(ThroughNumPy(), [(2, 4)], backend="onnxruntime")
+        bridge.compile(ThroughNumPy(), [torch.ones(2, 4)], backend="onnxruntime")
 
 
 def test_hooks_of_the_module_itself_are_part_of_a_call() -> None:
