@@ -354,3 +354,12 @@ def test_a_capture_of_the_callers_takes_the_context_of_a_graph(make, graphs, mon
     monkeypatch.setattr(torch_private, "is_capturing", lambda: False)
     assert subject.run([at(x, 8.0)], kind)[0].tolist() == [16.0, 16.0]
     assert graphs["replayed"] == 2
+
+
+@pytest.mark.parametrize("profiler", [torch.profiler.profile, torch.autograd.profiler.profile])
+def test_profilers_are_noticed(profiler):
+    for _ in range(2):
+        assert not torch_private.profiler._is_profiler_enabled
+        with profiler():
+            assert torch_private.profiler._is_profiler_enabled
+            assert torch_private.is_profiling()
