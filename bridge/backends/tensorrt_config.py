@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +10,10 @@ from types import ModuleType
 from typing import Any
 
 from bridge.backends.base import BuildSettings, Progress
-from bridge.errors import BuildError
+from bridge.errors import BuildError, SpecError
 from bridge.runtime.plan import Profile
+
+_LOG = logging.getLogger("bridge.backends")
 
 
 def configure(
@@ -94,20 +97,26 @@ def _load_timing_cache(config: Any, settings: BuildSettings) -> None:
     if settings.timing_cache is None:
         return
     path = Path(settings.timing_cache)
-    cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
-    config.set_timing_cache(cache, ignore_mismatch=True)
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise SpecError(f"timing_cache: {path} cannot be read", why=error.strerror, hint="name a file") from error
+    config.set_timing_cache(config.create_timing_cache(content), ignore_mismatch=True)
 
 
 def save_timing_cache(config: Any, settings: BuildSettings) -> None:
-    """Writes what the build learnt, whole or not at all: builds may share the file."""
+    """Writes what the build learnt, whole or not at all: builds may share the file. Without it the engine is as good."""
     cache = config.get_timing_cache() if settings.timing_cache is not None else None
     if cache is None:
         return
     path = Path(str(settings.timing_cache))
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.write_bytes(memoryview(cache.serialize()))
-    draft.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(memoryview(cache.serialize()))
+        draft.replace(path)
+    except OSError as error:
+        _LOG.warning("timing_cache: %s cannot be written (%s): the next build takes as long", path, error.strerror)
 
 
 def _monitor(trt: ModuleType, progress: Progress) -> Any:
@@ -138,5 +147,8 @@ def _monitor(trt: ModuleType, progress: Progress) -> Any:
                 progress(phase, step, self._steps.get(phase, step))
             except KeyboardInterrupt:
                 self._stopped = True
+            except Exception as error:  # the user's own
+                _LOG.warning("progress: %s failed, and is told no more", progress, exc_info=error)
+                self._steps.clear()
 
     return Monitor()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from bridge.errors import SpecError
 from bridge.spec.complaints import unknown, wrong
 from bridge.spec.dtypes import as_dtype
+
+_LARGEST, _MOST_DIMENSIONS = 2**63 - 1, 64
 
 Shape = tuple[int, ...]
 Dims = tuple["int | str", ...]
@@ -90,11 +93,13 @@ class Input:
         shapes = {kind: _as_sizes(f"{field}.{kind}", given[kind]) for kind in kinds}
         dims = _as_dims(f"{field}.shape", given["shape"])
         dims, low, best, high = _agree(field, dims, shapes, example)
+        if len(dims) > _MOST_DIMENSIONS:
+            raise SpecError(f"{field}.shape: {len(dims)} dimensions, but a tensor has {_MOST_DIMENSIONS} at most")
         settled: dict[str, Any] = dict(zip(("shape", *kinds), (dims, low, best, high), strict=True))
         settled["example"] = example
         settled["dtype"] = _agreed_dtype(field, given["dtype"], example)
         settled["name"] = _checked_name(field, given["name"])
-        settled["value_range"] = _checked_range(field, given["value_range"])
+        settled["value_range"] = _checked_range(field, given["value_range"], settled["dtype"])
         for name, value in settled.items():
             object.__setattr__(self, name, value)
 
@@ -156,7 +161,7 @@ def _as_sizes(field: str, value: object) -> Shape | None:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise wrong(field, value, "a sequence of sizes", hint="for example (1, 3, 224, 224)")
     for axis, size in enumerate(value):
-        if isinstance(size, bool) or not isinstance(size, Integral) or int(size) < 0:
+        if isinstance(size, bool) or not isinstance(size, Integral) or not 0 <= int(size) <= _LARGEST:
             raise wrong(f"{field}[{axis}]", size, "a size, zero or more")
     return tuple(int(size) for size in value)
 
@@ -169,7 +174,7 @@ def _as_dims(field: str, value: object) -> Dims | None:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise wrong(field, value, "a sequence of sizes and names", hint='for example ("batch", 3, 224, 224)')
     for axis, size in enumerate(value):
-        usable = size != "" if isinstance(size, str) else isinstance(size, Integral) and int(size) >= -1
+        usable = size != "" if isinstance(size, str) else isinstance(size, Integral) and -1 <= int(size) <= _LARGEST
         if not usable or isinstance(size, bool):
             raise wrong(f"{field}[{axis}]", size, "a size, a name or -1")
     return tuple(size if isinstance(size, str) else int(size) for size in value)
@@ -250,8 +255,8 @@ def _checked_example(field: str, example: object) -> torch.Tensor | None:
         raise wrong(f"{field}.example", example, "a tensor")
     if example is not None and example.is_meta:
         raise SpecError(f"{field}.example: a tensor on the meta device has no values", hint="give its shape instead")
-    if example is not None and (example.is_quantized or example.is_nested):
-        kind = "quantized" if example.is_quantized else "nested"
+    if example is not None and (example.is_quantized or example.is_nested or example.layout is not torch.strided):
+        kind = "quantized" if example.is_quantized else "nested" if example.is_nested else "sparse"
         raise SpecError(f"{field}.example: a {kind} tensor cannot go into an engine", hint="give a dense one")
     return example
 
@@ -271,10 +276,18 @@ def _checked_name(field: str, name: object) -> str | None:
     return name or None
 
 
-def _checked_range(field: str, bounds: object) -> tuple[float, float] | None:
+def _checked_range(field: str, bounds: object, dtype: torch.dtype | None) -> tuple[float, float] | None:
     if bounds is None:
         return None
     numbers = isinstance(bounds, Sequence) and all(isinstance(bound, int | float) for bound in bounds)
-    if not numbers or len(bounds) != 2 or not bounds[0] < bounds[1]:  # type: ignore[arg-type,index]
-        raise wrong(f"{field}.value_range", bounds, "(low, high) with low < high")
-    return bounds[0], bounds[1]  # type: ignore[index]
+    if not numbers or len(bounds) != 2 or not -math.inf < bounds[0] < bounds[1] < math.inf:  # type: ignore[arg-type,index]
+        raise wrong(f"{field}.value_range", bounds, "(low, high) with low < high, neither of them infinite")
+    low, high = bounds[0], bounds[1]  # type: ignore[index]
+    if dtype is not None and not dtype.is_floating_point and not dtype.is_complex and dtype is not torch.bool:
+        kind, name = torch.iinfo(dtype), str(dtype).removeprefix("torch.")
+        if not kind.min <= low or not high - 1 <= kind.max:
+            raise SpecError(f"{field}.value_range: {name} holds {kind.min} to {kind.max}, not {low} to {high}")
+        if int(low) >= int(high):
+            hint = "a half-open range: (0, 2) gives 0 and 1"
+            raise SpecError(f"{field}.value_range: there is no {name} from {low} to below {high}", hint=hint)
+    return low, high

@@ -87,8 +87,11 @@ class Leaf:
         return self.value.max_shape if self.is_tensor else ()
 
 
-def normalized(item: Any, field: str) -> Any:
+def normalized(item: Any, field: str, around: tuple[Any, ...] = ()) -> Any:
     """The item with Inputs and Constants as its only leaves; the rules are at the top of this page.
+
+    Args:
+        around: the nests that it is in.
 
     Raises:
         SpecError: naming ``field`` and the place inside it.
@@ -112,7 +115,9 @@ def normalized(item: Any, field: str) -> Any:
     _refuse_half_a_shape(item, field)
     if not is_nest(item):
         raise wrong(field, item, "an Input, a tensor, a shape, a range or a nest of these")
-    return mapped_children(item, lambda key, child: normalized(child, f"{field}[{key!r}]"))
+    if any(item is one for one in around):
+        raise SpecError(f"{field}: the nest is in itself")
+    return mapped_children(item, lambda key, child: normalized(child, f"{field}[{key!r}]", (*around, item)))
 
 
 def is_shape(item: object) -> bool:
