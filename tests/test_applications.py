@@ -90,6 +90,31 @@ def test_a_scripted_image_takes_the_size_of_another(mode: str) -> None:
         torch.testing.assert_close(compiled(*given), module(*given), rtol=1e-4, atol=1e-5)
 
 
+class SpatialTransformer(nn.Module):
+    """Turns and moves its images by what it finds in them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.find = nn.Sequential(nn.Conv2d(1, 4, 5, 2), nn.ReLU(), nn.AdaptiveMaxPool2d(3), nn.Flatten())
+        self.move = nn.Linear(36, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = nn.functional.affine_grid(self.move(self.find(x)).view(-1, 2, 3), x.shape, align_corners=False)
+        return nn.functional.grid_sample(x, grid, align_corners=False)
+
+
+@pytest.mark.parametrize("make", [torch.jit.script, None], ids=["scripted", "traced"])
+def test_a_spatial_transformer_takes_any_size(make: Any) -> None:
+    torch.manual_seed(0)
+    model, x = SpatialTransformer().eval(), torch.randn(2, 1, 16, 20)
+    module = torch.jit.script(model) if make else torch.jit.trace(model, x, check_trace=False)
+    spec = [bridge.Input(min_shape=(1, 1, 16, 16), opt_shape=(2, 1, 16, 20), max_shape=(4, 1, 18, 30))]
+    compiled = bridge.compile(module, spec, backend="onnxruntime", require_full_compilation=not make)
+    for shape in ((1, 1, 16, 16), (4, 1, 18, 30)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-3, atol=1e-4)
+
+
 @pytest.fixture(scope="module")
 def languages() -> tuple[Any, Any]:
     """A small GPT-2 with random weights, and the same with its forward compiled."""

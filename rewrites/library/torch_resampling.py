@@ -1,4 +1,4 @@
-"""Sampling of volumes, and resizing of images that looks at all pixels that a new one covers."""
+"""Grids to sample at, sampling of volumes, and resizing of images that looks at all pixels that a new one covers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rewrites import example, lowering, require, tensor
+from rewrites.lowering import in_single_precision
 
 _CUBIC = -0.5
 _GRID = tensor("n", 2, 4, 3, 3, low=-1.3, high=1.3)
@@ -112,3 +113,34 @@ def grid_sampler_3d(x, grid, interpolation_mode, padding_mode, align_corners):
     import torch
 
     return torch.grid_sampler(x, grid, interpolation_mode, padding_mode, align_corners)
+
+
+def _points(count: Any, align: bool) -> Any:
+    """Where the pixels of one axis are, in -1..1: their centres, or, aligned, from end to end; one alone is at 0."""
+    import torch
+
+    place = 2 * torch.arange(count) - (count - 1)
+    return place / torch.as_tensor(count - 1 if align else count).clamp(min=1)
+
+
+@lowering(
+    "aten::affine_grid_generator",
+    examples=[
+        example(theta=(2, 2, 3), size=[2, 3, 5, 6], align_corners=False),
+        example(theta=("n", 2, 3), size=[2, 3, 1, 6], align_corners=True),
+        example(theta=("n", 3, 4), size=[2, 3, 4, 1, 6], align_corners=True),
+    ],
+)
+@in_single_precision
+def affine_grid_generator(theta, size, align_corners):
+    """affine_grid_generator -> Range Mul Add: each axis times a column of theta; batch and sizes may vary.
+
+    Source: PyTorch's AffineGridGenerator.cpp.
+    """
+    axes = [_points(count, align_corners).to(theta.dtype) for count in size[2:]]
+    rank = len(axes)
+    grid = theta[..., -1].reshape(-1, *[1] * rank, rank)
+    for axis, points in enumerate(axes):
+        column = theta[..., rank - 1 - axis].reshape(-1, *[1] * rank, rank)
+        grid = grid + column * points.reshape(-1, *[1] * (rank - axis))
+    return grid
