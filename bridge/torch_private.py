@@ -272,31 +272,7 @@ def _narrow_constants(graph: Graph) -> None:
 
 def remove_mutation(graph: Graph) -> None:
     """Replaces in-place operators by functional ones wherever that cannot be observed."""
-    for node in [node for node in walk(graph) if node.kind() in _TRUTHS_IN_PLACE]:
-        _keep_type(graph, node)
     _C._jit_pass_remove_mutation(graph)
-
-
-_TRUTHS_IN_PLACE = {
-    f"aten::{name}_"
-    for name in ("eq", "ne", "lt", "le", "gt", "ge", "not_equal", "less", "less_equal", "greater", "greater_equal",
-                 "logical_and", "logical_or", "logical_xor", "logical_not")
-}  # fmt: skip
-
-
-def _keep_type(graph: Graph, node: Node) -> None:
-    """``x.gt_(y)`` -> ``x.copy_(x.gt(y))``: what is written in place keeps its type, truth values have their own."""
-    target = next(iter(node.inputs()))
-    made = graph.create(node.kind()[:-1], list(node.inputs()), 1)
-    with graph.insert_point_guard(node):
-        blocking = graph.insertConstant(False)
-    written = graph.create("aten::copy_", [target, made.output(), blocking], 1)
-    for new in (made, written):
-        new.copyAttributes(node)
-        new.insertBefore(node)
-    written.output().setType(node.output().type())
-    node.output().replaceAllUsesWith(written.output())
-    node.destroy()
 
 
 def remove_dead_code(graph: Graph) -> None:

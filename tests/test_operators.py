@@ -129,16 +129,18 @@ WITH_NAN = {
     "nothing of a logarithm": lambda x: torch.xlogy(x * 0, x.flip(1)),
     "place in sorted numbers": lambda x: torch.searchsorted(torch.tensor([0.0, 1.0, 2.0]), x),
 }
+IN_PLACE = {
+    "numbers of a wider type": (lambda x, y: x.clone().add_(y), lambda x, y: (x * 2).mul_(y) + 1),
+    "whole numbers": (lambda x, y: x.int().clone().cumsum_(1), lambda x, y: (x > 0).int().cumsum_(1) + 1),
+    "truth values": (lambda x, y: x.clone().gt_(y) + 1, lambda x, y: x.clone().logical_or_(y)),
+    "a view": (lambda x, y: (x * 2).view(-1).sub_(y.view(-1)), lambda x, y: x.clone()[:, 1:3].add_(y[:, 1:3])),
+}
 IN_PYTORCH = {
     "an index that PyTorch does not check": (
         lambda x, g, i: torch.ops.aten.max_pool2d_with_indices_backward(g, x, [2], [2], [0], [1], False, i),
         _x(1, 1, 4, 4), _x(1, 1, 2, 2), torch.tensor([[[[0, 3], [8, 15]]]]),
     ),
     "a product over nothing": (lambda x, y, z: torch.addmm(x, y, z, beta=0.2), _x(5, 10), _x(5, 0), _x(0, 10)),
-    "truth values written into numbers": (
-        lambda x, y: (x.clone().gt_(y) + 1, x.clone().logical_or_(y)),
-        _x(3, 4), _x(3, 4).flip(0),
-    ),
     "tensors joined into another": (lambda x, y: torch.cat([x, y], out=torch.zeros(5, 4)), _x(3, 4), _x(2, 4)),
     "memory as it lies": (lambda x: (x.t() + 1).as_strided((2, 3), (3, 1)) * 2, _x(3, 4)),
     "sparse matrices": (lambda x, y: torch.sparse.mm(x, y), _x(3, 4).relu().to_sparse_csr(), _x(4, 2)),
@@ -170,6 +172,14 @@ def test_one_engine_gives_what_pytorch_gives(case) -> None:
 def test_what_no_engine_takes_stays_in_pytorch(case) -> None:
     function, *inputs = case
     torch.testing.assert_close(_compiled(function, inputs)(*inputs), function(*inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("functions", IN_PLACE.values(), ids=IN_PLACE)
+def test_what_is_written_in_place_keeps_its_type(functions) -> None:
+    inputs = _x(3, 4).half(), _x(3, 4).flip(0)
+    for function in functions:
+        compiled = _compiled(function, inputs, require_full_compilation=True)
+        torch.testing.assert_close(compiled(*inputs), function(*inputs), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("function", WITH_NAN.values(), ids=WITH_NAN)

@@ -7,6 +7,7 @@ heads. PyTorch's own pass for this leaves alone whatever came out of a list, and
 from __future__ import annotations
 
 from bridge import torch_private as tp
+from bridge.frontend import in_place
 
 _SPLITS = {
     "aten::chunk", "aten::unsafe_chunk", "aten::split", "aten::unsafe_split", "aten::split_with_sizes",
@@ -172,10 +173,12 @@ def _rewrite(graph: tp.Graph, piece: tp.Value, same: set[str], users: list[tp.No
 
 def twin(graph: tp.Graph, node: tp.Node, piece: tp.Value) -> tp.Value:
     """The result of the functional operator, in the dtype that the piece had."""
-    made = graph.create(node.kind().removesuffix("_"), list(node.inputs()), 1)
+    kind = node.kind().removesuffix("_")
+    made = graph.create(kind, list(node.inputs()), 1)
     made.insertBefore(node)
     made.copyMetadata(node)
-    if sum(value.type().kind() == "TensorType" for value in node.inputs()) < 2:
+    several = sum(value.type().kind() == "TensorType" for value in node.inputs()) > 1
+    if not several and kind.removeprefix("aten::") not in in_place.RUNNING:
         return made.output()
     typed = graph.create("aten::type_as", [made.output(), piece], 1)
     typed.insertBefore(node)

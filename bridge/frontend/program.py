@@ -11,7 +11,7 @@ import torch
 
 from bridge import torch_private as tp
 from bridge.errors import SpecError
-from bridge.frontend import containers, lists, masked, nested, pieces, structure, written
+from bridge.frontend import containers, in_place, lists, masked, nested, pieces, structure, written
 from bridge.frontend import facts as facts_
 from bridge.frontend import provenance as provenance_
 from bridge.frontend.empty import fold_empty
@@ -100,14 +100,14 @@ def prepare(
     _settle_absent_parameters(frozen, graph)
     tp.simplify(graph)
     pieces.settle(graph)
-    tp.remove_mutation(graph)
+    in_place.make_functional(graph)
     tp.unroll_constant_loops(graph)
     _hoist_attributes(frozen, graph)
     tp.simplify(graph)
     containers.settle(graph)
     nested.settle(graph)
     pieces.settle(graph)
-    tp.remove_mutation(graph)  # of tensors that no container holds any more
+    in_place.make_functional(graph)  # of tensors that no container holds any more
     pieces.settle_views(graph)
     tp.simplify(graph)
     _retag(frozen, graph, table)
