@@ -33,6 +33,14 @@ class Other(torch.nn.Module):
         return x + 1
 
 
+class Uninitialised(torch.nn.Module):
+    def __init__(self) -> None:
+        self.size = 4
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
 class Fails(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         raise ValueError("ouch")
@@ -59,6 +67,12 @@ def described(**fields: Any) -> Callable[..., object]:
     return lambda *_: bridge.Input(**fields)
 
 
+def cyclic() -> list[Any]:
+    nest: list[Any] = [X]
+    nest.append(nest)
+    return nest
+
+
 def plan_of(compiled: torch.nn.Module) -> Plan:
     return Plan.from_tensor(engine_calls(compiled)[0].plan)
 
@@ -72,6 +86,9 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
     "weights": (of_module({"weight": X}), "module: dict cannot be compiled"),
     "a script function": (of_module(torch.jit.trace(torch.relu, X, check_trace=False)), "script function.*forward"),
     "weights without values": (of_module(torch.nn.Linear(4, 3, device="meta")), "weights are on the meta device"),
+    "weights without shapes": (of_module(torch.nn.LazyLinear(3)), "weights have no shapes yet.*call it once"),
+    "a module that is not initialised": (of_module(Uninitialised()), r"Uninitialised is not initialised.*super\(\)"),
+    "a list of modules": (of_module(torch.nn.ModuleList([torch.nn.ReLU()])), "ModuleList has no forward"),
     "no forward": (of_module(torch.jit.script(Other())), "has no method 'forward'.*its methods: other"),
     # the spec as a whole
     "a number": (lambda m, _: bridge.compile(m, 3), r"inputs: expected a list of .*got 3 \(int\)"),
@@ -105,6 +122,10 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
     "a range misspelt": (
         with_inputs({"min": (1, 4), "opt": (1, 4), "maxi": (2, 4)}, (1,)), "not 'maxi'.*did you mean \"max\"",
     ),
+    "a size beyond 64 bits": (with_inputs((2**63, 4), (1,)), r"inputs\[0\]\.shape\[0\]: expected a size"),
+    "too many dimensions": (with_inputs((1,) * 70, (1,)), r"inputs\[0\]\.shape: 70 dimensions.*64 at most"),
+    "a nest in itself": (with_inputs(cyclic(), (1,)), r"inputs\[0\]\[1\]: the nest is in itself"),
+    "a sparse tensor": (with_inputs(X.to_sparse(), (1,)), r"inputs\[0\].*a sparse tensor"),
     "a size beyond memory": (with_inputs((2**40, 4), (1,)), r"inputs\[0\]: no example of shape \(1099511627776, 4\)"),
     "a tensor without values": (with_inputs(X.to("meta"), (1,)), r"inputs\[0\].*meta device has no values"),
     "a quantized tensor": (
@@ -120,6 +141,13 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
     "a name of another kind": (described(shape=(2,), name=3), r"Input\.name: expected a name, got 3"),
     "a field misspelt": (described(shape=(2,), dtpye=torch.float32), "'dtpye'.*did you mean 'dtype'"),
     "a range of values upside down": (described(shape=(2,), value_range=(5, 1)), r"Input\.value_range: .*low < high"),
+    "a range of values without end": (described(shape=(2,), value_range=(0, float("inf"))), "neither of them infinite"),
+    "a range of values beyond the dtype": (
+        described(shape=(2,), value_range=(0, 1000), dtype=torch.uint8), "uint8 holds 0 to 255, not 0 to 1000",
+    ),
+    "a range of no whole number": (
+        described(shape=(2,), value_range=(0.2, 0.7), dtype=torch.int64), "no int64 from 0.2 to below 0.7",
+    ),
     "a range of values as text": (described(shape=(2,), value_range="0..1"), r"Input\.value_range: .*got '0..1'"),
     "an example that is no tensor": (described(example=[1, 2]), r"Input\.example: expected a tensor, got \[1, 2\]"),
     # settings

@@ -105,7 +105,7 @@ def _load_timing_cache(config: Any, settings: BuildSettings) -> None:
 
 
 def save_timing_cache(config: Any, settings: BuildSettings) -> None:
-    """Writes what the build learnt, whole or not at all: builds may share the file. Without it the engine is as good."""
+    """Writes what the build learnt, whole or not at all: builds may share the file. The engine does without."""
     cache = config.get_timing_cache() if settings.timing_cache is not None else None
     if cache is None:
         return
