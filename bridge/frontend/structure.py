@@ -10,7 +10,7 @@ def lower(graph: tp.Graph) -> None:
     """Makes parts of tuples and single dimensions visible where they are used.
 
     Branches and loops pass the parts of tuples, not tuples. TupleUnpack(TupleConstruct) and
-    TupleIndex(TupleConstruct) become the parts; ListUnpack(size) and getitem(size)
+    TupleIndex(TupleConstruct) become the parts; ListUnpack(size) and getitem(size), or of a slice of it,
     become size of one dimension; comparing the shape of one tensor with itself is decided.
     """
     carried.take_apart(graph)
@@ -35,22 +35,47 @@ def _tuple_index(graph: tp.Graph, node: tp.Node) -> None:
 
 
 def _list_unpack(graph: tp.Graph, node: tp.Node) -> None:
-    made = node.input().node()
-    if _is_shape(made):
-        for position, value in enumerate(node.outputs()):
-            value.replaceAllUsesWith(_size(graph, made, position, node))
+    for position, value in enumerate(node.outputs()):
+        _read(graph, node, value, position)
 
 
 def _get_item(graph: tp.Graph, node: tp.Node) -> None:
-    made, index = next(iter(node.inputs())).node(), list(node.inputs())[1]
-    if _is_shape(made) and tp.is_constant(index):
-        node.output().replaceAllUsesWith(_size(graph, made, tp.constant_value(index), node))
+    index = list(node.inputs())[1]
+    if tp.is_constant(index):
+        _read(graph, node, node.output(), tp.constant_value(index))
+
+
+def _read(graph: tp.Graph, node: tp.Node, value: tp.Value, position: int) -> None:
+    """Makes one number of a shape, or of a part of it, the size of one dimension."""
+    made = next(iter(node.inputs())).node()
+    if made.kind() == "aten::slice" and _is_only_read(made):
+        shape, *bounds = made.inputs()
+        position_ = _in_whole(bounds, position)
+        if position_ is None:
+            return
+        made, position = shape.node(), position_
+    if _is_shape(made):
+        value.replaceAllUsesWith(_size(graph, made, position, node))
+
+
+def _in_whole(bounds: list[tp.Value], position: int) -> int | None:
+    """The place in a list of what is at a place of its slice; counted from the end where the slice begins there."""
+    if not all(map(tp.is_constant, bounds)):
+        return None
+    start, end, step = map(tp.constant_value, bounds)
+    if step not in (None, 1):
+        return None
+    if position < 0:
+        return position if end is None else None
+    return (start or 0) + position if (start or 0) >= 0 or start + position < 0 else None
 
 
 def _is_shape(node: tp.Node) -> bool:
     """A shape as a list that nobody changes: every use only reads it."""
-    if node.kind() != "aten::size" or len(list(node.inputs())) != 1:
-        return False
+    return node.kind() == "aten::size" and len(list(node.inputs())) == 1 and _is_only_read(node)
+
+
+def _is_only_read(node: tp.Node) -> bool:
     return all(use.user.kind() in _READERS for use in node.output().uses())
 
 
@@ -80,7 +105,7 @@ def _source(value: tp.Value) -> tuple[object, ...]:
 
 _READERS = {
     "prim::ListUnpack", "aten::__getitem__", "aten::len", "aten::eq", "aten::ne", "aten::format", "aten::view",
-    "aten::reshape", "aten::expand", "prim::TupleConstruct",
+    "aten::reshape", "aten::expand", "aten::slice", "aten::list", "prim::TupleConstruct",
 }  # fmt: skip
 _LOWERINGS = {
     "prim::TupleUnpack": _tuple_unpack, "prim::TupleIndex": _tuple_index, "prim::ListUnpack": _list_unpack,

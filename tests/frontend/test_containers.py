@@ -53,6 +53,19 @@ class Divided(torch.nn.Module):
         return torch.cat(parts, 1), torch.cat(kept, 1)
 
 
+class Cropped(torch.nn.Module):
+    """The middle of an image: sizes that are parts of a shape."""
+
+    def forward(self, x):
+        x = x.view(x.size(0), 2, 4)
+        h, w = x.shape[-2:]
+        b, h2 = x.shape[:2]
+        side = min(h, w, b + 1)
+        top, left = (h - side) // 2, (x.shape[1:][-1] - side) // 2
+        y = x[..., top : top + side, left : left + side]
+        return y.exp().flatten(1).sum(1), x.tanh() * len(x.shape[1:]) + h2 + x.shape[1:][0]
+
+
 class DividedAnyhow(torch.nn.Module):
     """As many parts as there are rows."""
 
@@ -101,7 +114,7 @@ def test_what_is_known_is_one_engine(make) -> None:
         torch.testing.assert_close(compiled(x), module(x))
 
 
-@pytest.mark.parametrize(("make", "engines"), [(Divided, 1), (DividedAnyhow, None)])
+@pytest.mark.parametrize(("make", "engines"), [(Divided, 1), (Cropped, 1), (DividedAnyhow, None)])
 def test_lists_that_operators_make(make, engines) -> None:
     module = torch.jit.script(make().eval())
     rows = bridge.Input(min_shape=(1, 8), opt_shape=(4, 8), max_shape=(6, 8))
