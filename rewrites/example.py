@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from onnx import helper
+
+from rewrites.errors import RewriteError
 
 SIZES = (2, 3, 5, 4, 6, 7)
 
@@ -51,6 +54,13 @@ def tensor(
     *shape: int | str, dtype: str = "float32", low: float | None = None, high: float | None = None, values: Any = None
 ) -> TensorSpec:
     """An input of an example that is not plain float32: `tensor(2, "n", dtype="int64", low=-5, high=5)`."""
+    for size in shape:
+        if not isinstance(size, (int, str)) or isinstance(size, bool) or (isinstance(size, int) and size < 0):
+            raise RewriteError(f"tensor: expected sizes and names of dynamic axes, got {size!r}")
+    try:
+        helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    except (TypeError, ValueError, KeyError) as error:
+        raise RewriteError(f"tensor: {dtype!r} is no element type of ONNX", hint='as "float32" or "int64"') from error
     return TensorSpec(shape, dtype, low, high, values)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import onnx_graphsurgeon as gs
 
 from rewrites import torch_domain
 from rewrites.builder import Builder
-from rewrites.errors import Refusal, require
+from rewrites.errors import Refusal, RewriteError, require
 from rewrites.example import Example
 from rewrites.exporting import Exporter
 from rewrites.graph import Editor, Node, Value
@@ -178,6 +179,11 @@ def lowering(
         known: further parameter of the function -> (argument, what is told of that argument's value where it is
             constant: a literal). None where it is not.
     """
+
+    if not isinstance(operator, str) or not re.fullmatch(r"\w+::\w+(\.\w+)?", operator):
+        raise RewriteError(
+            f"lowering: {operator!r} is no operator", hint='"aten::gelu", or "aten::gelu.out" for one overload'
+        )
 
     def make(function: Callable[..., Any]) -> Lowering:
         where = needed_by or {"any": "all versions"}

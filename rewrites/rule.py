@@ -94,7 +94,10 @@ class ClassRule(NodeRule):
         if "rewrite" not in functions:
             raise RewriteError("a rule needs a function `rewrite(op, ...)`", rule=name)
         self.patterns = {k: f for k, f in functions.items() if k.startswith("pattern")}
-        self.matches = tuple(_split(m) for m in ([matches] if isinstance(matches, str) else matches))
+        listed = [matches] if isinstance(matches, str) else matches
+        if not isinstance(listed, Sequence) or not all(isinstance(one, str) for one in listed):
+            raise RewriteError(f"matches: expected an operator or several, got {matches!r}", rule=name)
+        self.matches = tuple(_split(m) for m in listed)
         if bool(self.patterns) == bool(self.matches):
             raise RewriteError("a rule has either `pattern` functions or matches=", rule=name)
         self._compiled = [Pattern(f) for f in self.patterns.values()]

@@ -67,6 +67,12 @@ def described(**fields: Any) -> Callable[..., object]:
     return lambda *_: bridge.Input(**fields)
 
 
+def damaged(compiled: torch.nn.Module) -> bytes:
+    content = bytearray(engine_calls(compiled)[0].plan.numpy().tobytes())
+    content[content.index(b"{") + 4] = 0xFF
+    return bytes(content)
+
+
 def cyclic() -> list[Any]:
     nest: list[Any] = [X]
     nest.append(nest)
@@ -94,6 +100,8 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
     "a number": (lambda m, _: bridge.compile(m, 3), r"inputs: expected a list of .*got 3 \(int\)"),
     "a word": (lambda m, _: bridge.compile(m, "x"), r"spec: expected a CompileSpec.*got 'x'"),
     "nothing": (lambda m, _: bridge.compile(m), r"inputs: not given; forward\(x, scale\)"),
+    "nothing for a plain module": (lambda *_: bridge.compile(Scaled()), r"not given; forward\(x, scale\) needs"),
+    "a model of ONNX": (lambda m, _: bridge.compile(bridge.to_onnx(m, INPUTS), INPUTS), "ModelProto cannot.*rewrites"),
     "too few": (with_inputs((2, 4)), r"forward\(x, scale\) needs scale"),
     "too many": (with_inputs((2, 4), (1,), (1,)), r"inputs\[2\]: no such argument.*takes 2, 3 are given"),
     "an unknown keyword": (
@@ -187,6 +195,9 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
         lambda m, _: bridge.to_onnx(m, INPUTS, method_name="fwd"),
         "'fwd'.*its methods: forward",
     ),
+    "a method that a plain module lacks": (
+        lambda *_: bridge.check_method_op_support(Scaled(), "fwd", INPUTS), "Scaled has no method 'fwd'",
+    ),
     "a method that is no name": (lambda m, _: bridge.to_onnx(m, INPUTS, method_name=3), "method_name: .*got 3"),
     "inputs where the method belongs": (
         lambda m, _: bridge.convert_method_to_trt_engine(m, INPUTS), r"method_name: expected a name, got \[\(2, 4\)",
@@ -202,6 +213,11 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
     "an engine of another backend": (
         lambda *_: bridge.embed_engine_in_new_module(b"1234", backend="ort"), "'ort'.*tensorrt, tensorrt_rtx",
     ),
+    "names that are none": (
+        lambda _, c: bridge.embed_engine_in_new_module(plan_of(c), input_names="x"), "input_names: .*got 'x'",
+    ),
+    "a damaged plan": (lambda _, c: bridge.inspect(damaged(c)), "this plan is damaged: its header cannot be read"),
+    "a device that is none": (lambda *_: bridge.Device("tpu"), "Device.spec: expected a device.*got 'tpu'"),
     "an engine's other inputs": (
         lambda _, c: bridge.embed_engine_in_new_module(plan_of(c), input_names=["q"]), "no input 'q'.*x, scale",
     ),
@@ -222,6 +238,9 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
     "a side that is none": (lambda _, c: bridge.compare(None, c, (X, SCALE)), "reference: NoneType cannot be compared"),
     "calls with too little": (lambda m, c: bridge.compare(m, c, (X,)), "does not run on these inputs.*'scale'"),
     "a tolerance as text": (lambda m, c: bridge.compare(m, c, (X, SCALE), rtol="small"), "rtol: .*got 'small'"),
+    "a folder as interpreter": (
+        lambda m, c: bridge.compare(m, c, (X, SCALE), python="/"), "python: there is no interpreter /",
+    ),
     "modules that fail": (lambda m, c: bridge.compare(Fails(), c, (X,)), "Fails does not run on these inputs.*ouch"),
     "nothing that comes out": (lambda *_: bridge.compare(Empty(), Empty(), (X,)), "neither .* gives a tensor"),
     "modules without forward": (
@@ -269,6 +288,7 @@ CALLS = {
     "fixed size": ((torch.ones(2, 5), SCALE), "input 'x' has shape 2x5; dimension 1 is 5 and may be 4"),
     "dtype": ((X.long(), SCALE), "input 'x' has dtype int64; it may be float32"),
     "count": ((X,), "missing value for argument 'scale'"),
+    "nothing": ((None, SCALE), "input 'x' is None"),
     "kind": (([1, 2], SCALE), "Expected a value of type 'Tensor' for argument 'x'"),
 }
 

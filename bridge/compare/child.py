@@ -65,6 +65,9 @@ class ChildRunner(BaseRunner):  # type: ignore[misc]
         if ended.returncode:
             lines = ended.stderr.strip().splitlines()
             raise BridgeError(f"{self.name}: its own process failed", why="\n".join(lines[-5:]) or "it gave no reason")
+        if not (folder / _RESULTS).is_file():
+            why = f"{self.python} ended without results"
+            raise BridgeError(f"{self.name}: its own process failed", why=why, hint="give a Python that has bridge")
         return OrderedDict(torch.load(folder / _RESULTS, weights_only=True))
 
 

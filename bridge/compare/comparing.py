@@ -129,7 +129,7 @@ def _checked(
     for field, path in (("python", python), ("bisect", bisect), ("save_inputs", save_inputs)):
         if path is not None and not isinstance(path, str | Path):
             raise SpecError(f"{field}: expected a path, got {path!r} ({type(path).__name__})")
-    if python is not None and not os.access(python, os.X_OK):
+    if python is not None and not (Path(python).is_file() and os.access(python, os.X_OK)):
         raise SpecError(f"python: there is no interpreter {python}")
     if bisect is not None:
         refuse_unwritable_folder(bisect)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,8 +44,11 @@ def from_eager(module: torch.nn.Module, spec: CompileSpec, method: str) -> Found
     Raises:
         ExportError: none of the ways works; the message says how each failed.
     """
-    from bridge.frontend.load import _as_it_is, _on, default_dtype, device_of
+    from bridge.frontend.load import _as_it_is, _on, default_dtype, device_of, inputs_not_given
 
+    taken = _required(module, method)
+    if spec.inputs is None and not spec.kwarg_inputs and taken:
+        raise inputs_not_given(method, taken)
     if any(child.training for child in module.modules()):
         _LOG.warning("the module is in training mode: compiled as after .eval()")
     failures: list[str] = []
@@ -64,6 +68,13 @@ def from_eager(module: torch.nn.Module, spec: CompileSpec, method: str) -> Found
         _warn(module, [name for name, is_buffer in changed.items() if is_buffer])
         with as_before(module):
             return _trace(module, method, spec, args, kwargs, expected, failures)
+
+
+def _required(module: torch.nn.Module, method: str) -> list[str]:
+    """The arguments that a method must be given."""
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(getattr(module, method)).parameters.values()
+    return [one.name for one in parameters if one.kind in plain and one.default is one.empty]
 
 
 def _warn(module: torch.nn.Module, names: list[str]) -> None:

@@ -73,8 +73,10 @@ def refuse_unmade(module: Any, method: str = "forward") -> None:
     """Refuses a module that cannot be called, whatever it is given.
 
     Raises:
-        SpecError: it is not initialised, or has no forward.
+        SpecError: it is not initialised, or has no such method.
     """
+    if not isinstance(method, str):
+        raise SpecError(f"method_name: expected a name, got {method!r} ({type(method).__name__})", hint='"forward"')
     if not isinstance(module, torch.nn.Module) or isinstance(module, torch.jit.ScriptModule):
         return
     name = type(module).__name__
@@ -82,6 +84,8 @@ def refuse_unmade(module: Any, method: str = "forward") -> None:
         raise SpecError(f"module: {name} is not initialised", hint=f"call super().__init__() first in {name}.__init__")
     if method == "forward" and "forward" not in vars(module) and type(module).forward is torch.nn.Module.forward:
         raise SpecError(f"module: {name} has no forward", hint="put it in a module whose forward calls what is in it")
+    if not callable(getattr(module, method, None)):
+        raise SpecError(f"method_name: {name} has no method {method!r}")
 
 
 def _scripted(module: Any, spec: CompileSpec, method: str) -> tuple[torch.jit.ScriptModule, CompileSpec, Adapt]:
@@ -98,10 +102,10 @@ def _scripted(module: Any, spec: CompileSpec, method: str) -> tuple[torch.jit.Sc
         from bridge.frontend.eager import from_eager
 
         return from_eager(module, spec, method)
-    raise SpecError(
-        f"module: {type(module).__name__} cannot be compiled",
-        hint="give a torch.jit.ScriptModule, a torch.nn.Module or a torch.export.ExportedProgram",
-    )
+    hint = "give a torch.jit.ScriptModule, a torch.nn.Module or a torch.export.ExportedProgram"
+    if type(module).__name__ == "ModelProto":
+        hint += "; rewrites.rewrite(model) makes an ONNX model one that TensorRT's own tools build"
+    raise SpecError(f"module: {type(module).__name__} cannot be compiled", hint=hint)
 
 
 def _as_it_is(module: torch.jit.ScriptModule) -> torch.nn.Module:
@@ -158,19 +162,13 @@ def parameter_dtype(module: Any) -> torch.dtype | None:
 def _prepared(
     module: torch.jit.ScriptModule, spec: CompileSpec, method: str, adapt: Adapt, device: torch.device
 ) -> Loaded:
-    if not isinstance(method, str):
-        raise SpecError(f"method_name: expected a name, got {method!r} ({type(method).__name__})", hint='"forward"')
     if not tp.has_method(module, method):
         names = ", ".join(tp.method_names(module))
         raise SpecError(f"method_name: the module has no method {method!r}", hint=f"its methods: {names}")
     arguments = tp.schema_of(module, method).arguments[1:]
     optional = [a.name for a in arguments if a.has_default_value()]
     if spec.inputs is None and not spec.kwarg_inputs and len(optional) < len(arguments):
-        needed = ", ".join(a.name for a in arguments)
-        raise SpecError(
-            f"inputs: not given; {method}({needed}) needs their shapes",
-            hint="one item for each: [bridge.Input((1, 3, 224, 224))], a shape, or a tensor",
-        )
+        raise inputs_not_given(method, [a.name for a in arguments])
     spec = spec.bind_names(tp.argument_names(module, method), optional=optional, method=method)
     dtype = default_dtype(module)
     leaves = spec.flat_inputs(dtype)
@@ -184,6 +182,14 @@ def _prepared(
     if spec.require_full_compilation:
         copy_shared_results(program)
     return Loaded(program, spec, leaves, known, adapt)
+
+
+def inputs_not_given(method: str, arguments: Sequence[str]) -> SpecError:
+    """What is said of a spec without inputs for a method that takes some."""
+    return SpecError(
+        f"inputs: not given; {method}({', '.join(arguments)}) needs their shapes",
+        hint="one item for each: [bridge.Input((1, 3, 224, 224))], a shape, or a tensor",
+    )
 
 
 def _prepare(

@@ -39,6 +39,8 @@ def _why(path: Path, error: Exception) -> str:
     try:
         if not path.stat().st_size:
             return "it is empty"
+        if path.suffix == ".onnx":
+            return "it is an ONNX model: bridge.compare, bridge.diff and `bridge rules explain` read those"
         if not zipfile.is_zipfile(path):
             with path.open("rb") as file:
                 return "it is cut short" if file.read(4) == b"PK\x03\x04" else "it is no zip archive"

@@ -151,6 +151,11 @@ def inspect(
 def _of_file(path: Path, layers: bool, backend: str) -> Inspection:
     if not path.is_file():
         raise BridgeError(f"there is no file {path}", why="that is a folder" if path.is_dir() else None)
+    if path.suffix == ".onnx":
+        hint = "bridge.compare, bridge.diff and `bridge rules explain` read ONNX models"
+        raise BridgeError(f"{path} is an ONNX model, which has no engines to be inspected", hint=hint)
+    if not path.stat().st_size:
+        raise BridgeError(f"{path} is empty")
     if not zipfile.is_zipfile(path) and path.suffix not in _MODULES:
         return inspect(path.read_bytes(), layers=layers, backend=backend)
     module = open_module(path)

@@ -141,6 +141,9 @@ def embed_engine_in_new_module(
     Raises:
         EngineError: the engine cannot be opened here, or has no binding of a name given.
     """
+    for field, names in (("input_names", input_names), ("output_names", output_names)):
+        if names is not None and (isinstance(names, str) or not isinstance(names, Sequence)):
+            raise SpecError(f"{field}: expected a list of names, got {names!r} ({type(names).__name__})")
     plan = _plan_of(engine, backend, device)
     signature = plan_signature(plan, input_names, output_names)
     if isinstance(engine, bytes | bytearray | memoryview) and not Plan.is_plan(engine):

@@ -119,7 +119,11 @@ class _Calls:
 
     def route(self, inputs: list[torch.Tensor], plan: torch.Tensor, text: str) -> _Route:
         """The way of a call that is not like the one before it."""
-        key = tuple([(tensor.shape, tensor.dtype, tensor.get_device(), tensor.stride()) for tensor in inputs])
+        try:
+            key = tuple([(tensor.shape, tensor.dtype, tensor.get_device(), tensor.stride()) for tensor in inputs])
+        except AttributeError:  # the dispatcher passes None
+            name = Signature.from_json(text).inputs[next(i for i, one in enumerate(inputs) if one is None)].name
+            raise EngineError(f"input {name!r} is None", hint="give a tensor") from None
         table = self.table
         route = table[1].get(key) if table[0] == text else None
         if route is None:

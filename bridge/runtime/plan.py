@@ -112,7 +112,12 @@ class Plan:
                 f"this plan has format version {version}; this bridge ({__version__}) reads {FORMAT}",
                 hint="update bridge, or compile the module again",
             )
-        return dict(json.loads(self._bytes[_PREFIX.size : _PREFIX.size + length].tobytes()))
+        try:
+            return dict(json.loads(self._bytes[_PREFIX.size : _PREFIX.size + length].tobytes()))
+        except ValueError as error:  # JSON's and UTF-8's
+            raise EngineError(
+                "this plan is damaged: its header cannot be read", hint="copy or save it again"
+            ) from error
 
     @classmethod
     def pack(cls, header: PlanHeader, sections: Mapping[str, Any]) -> Plan:

@@ -29,12 +29,15 @@ class Device:
                 why="there is none on the machines that this is tested on",
                 hint='leave device out, or say "cuda:0"',
             )
+        if self.gpu_id is not None and (not isinstance(self.gpu_id, int) or self.gpu_id < 0):
+            raise wrong("Device.gpu_id", self.gpu_id, "the index of a GPU")
+        _ = self.torch_device
 
     @property
     def torch_device(self) -> torch.device:
         """The same device as PyTorch names it."""
         if self.spec is not None:
-            return as_device("device", str(self.spec).replace("gpu:", "cuda:"))
+            return as_device("Device.spec", str(self.spec).replace("gpu:", "cuda:"))
         return torch.device("cuda", self.gpu_id or 0)
 
 

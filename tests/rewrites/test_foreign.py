@@ -231,6 +231,20 @@ def test_wrong_calls_are_explained(name: str) -> None:
         rewrites.rewrite(nodes_of(N("Relu", ["x"], ["y"])), **given)
 
 
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: rewrites.lowering("gelu", examples=[]), "'gelu' is no operator"),
+        (lambda: rewrites.tensor(2, dtype="float99"), "'float99' is no element type"),
+        (lambda: rewrites.tensor(-2), "got -2"),
+        (lambda: rewrites.rule(name="t/r", matches=3, examples=[])(type("R", (), {"rewrite": lambda op: op})), "got 3"),
+    ],
+)
+def test_wrong_rules_are_explained(call, told: str) -> None:
+    with pytest.raises(RewriteError, match=told):
+        call()
+
+
 def test_a_rules_name_is_suggested() -> None:
     for call in (rewrites.default_rules().without, rewrites.default_rules().__getitem__):
         with pytest.raises(
