@@ -90,6 +90,31 @@ def test_a_scripted_image_takes_the_size_of_another(mode: str) -> None:
         torch.testing.assert_close(compiled(*given), module(*given), rtol=1e-4, atol=1e-5)
 
 
+class Coordinates(nn.Module):
+    """A picture computed from the places of its pixels, as many as its input has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(2, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        rows, columns = torch.linspace(-1, 1, height), torch.linspace(0.5, width - 0.5, width)
+        places = torch.stack(torch.meshgrid([rows, columns], indexing="ij"), -1)
+        return self.outer(torch.sin(self.inner(places) + x.unsqueeze(-1)))
+
+
+@pytest.mark.parametrize("make", [torch.jit.script, None], ids=["scripted", "traced"])
+def test_places_of_pixels_of_any_size(make: Any) -> None:
+    model, x = Coordinates().eval(), torch.randn(2, 5, 7)
+    module = torch.jit.script(model) if make else torch.jit.trace(model, x, check_trace=False)
+    spec = [bridge.Input(min_shape=(1, 1, 6), opt_shape=(2, 5, 7), max_shape=(2, 6, 9))]
+    compiled = bridge.compile(module, spec, backend="onnxruntime", require_full_compilation=not make)
+    for shape in ((1, 1, 6), (2, 5, 7), (2, 6, 9)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+
+
 class SpatialTransformer(nn.Module):
     """Turns and moves its images by what it finds in them."""
 
