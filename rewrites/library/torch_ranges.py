@@ -16,7 +16,7 @@ from rewrites import example, lowering, require
 def linspace(start, end, steps, *, dtype=None, layout=None, device=None, pin_memory=None):
     """linspace -> Range Mul Add Where: from the start up to the middle, from the end down to it; bounds may vary.
 
-    Source: PyTorch's RangeFactoriesKernel.cpp, which counts from both ends so that both are exact; one number is the first.
+    Source: PyTorch's RangeFactoriesKernel.cpp, which counts from both ends, so that both are exact.
     """
     import torch
 
