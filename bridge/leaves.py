@@ -28,12 +28,12 @@ def input_leaves(program: Program, leaves: Sequence[Leaf], positions: Sequence[s
 
 
 def _follow(node: tp.Node, paths: dict[str, tuple[object, ...]]) -> None:
-    inputs = list(node.inputs())
+    inputs = tp.inputs_of(node)
     if not inputs or inputs[0].debugName() not in paths:
         return
     path = paths[inputs[0].debugName()]
     if node.kind() in ("prim::TupleUnpack", "prim::ListUnpack"):
-        for position, value in enumerate(node.outputs()):
+        for position, value in enumerate(tp.outputs_of(node)):
             paths[value.debugName()] = (*path, position)
     elif node.kind() in ("aten::__getitem__", "prim::TupleIndex") and tp.is_constant(inputs[1]):
         paths[node.output().debugName()] = (*path, tp.constant_value(inputs[1]))

@@ -74,14 +74,14 @@ def bodies_of(program: Program) -> list[tuple[tp.Block, str]]:
     return [
         (block, f"a body of {program.provenance[node.i(TAG)]}{_DERIVED if _is_derived(block, program) else ''}")
         for node in tp.walk(program.graph)
-        for block in node.blocks()
+        for block in tp.blocks_of(node)
     ]
 
 
 def _is_derived(block: tp.Block, program: Program) -> bool:
     """Whether no run showed the body: what is known of its values follows from those before it."""
     seen = program.facts.seen
-    names = [value.debugName() for node in block.nodes() for value in node.outputs()]
+    names = [value.debugName() for node in block.nodes() for value in tp.outputs_of(node)]
     known = [name for name in names if seen.values.get(name)]
     return bool(known) and all(name in seen.derived for name in known)
 
@@ -90,7 +90,7 @@ def place_of(segment: Segment, bodies: list[tuple[tp.Block, str]]) -> str:
     """Where a segment is: ``"graph"``, or the If or Loop in one of whose bodies it is; and what it has of bodies."""
     own = segment.nodes[0].owningBlock()
     place = next((place for block, place in bodies if block == own), "graph")
-    within = [block for node in segment.operators for block in node.blocks()]
+    within = [block for node in segment.operators for block in tp.blocks_of(node)]
     derived = [told for block, told in bodies if told.endswith(_DERIVED) and any(block == inner for inner in within)]
     return ", with ".join([place, *derived])
 

@@ -93,7 +93,7 @@ class _Builder:
                 if isinstance(held, torch.Tensor) and held.numel() > SMALL_CONSTANT:
                     found[value.debugName()] = value
             elif node.kind() == "prim::ListConstruct":
-                pending += list(node.inputs())
+                pending += tp.inputs_of(node)
         return list(found.values())
 
     def _add_input(self, value: tp.Value) -> None:
@@ -119,7 +119,7 @@ class _Builder:
         copy = tp.copy_into(self.function.graph, node, self.copies)
         self.function.graph.appendNode(copy)
         self.function.nodes.update((inner.i(TAG), inner) for inner in (node, *tp.inside(node)))
-        for value, copied in zip(node.outputs(), copy.outputs(), strict=True):
+        for value, copied in zip(tp.outputs_of(node), copy.outputs(), strict=True):
             self.copies[value.debugName()] = copied
         for value, copied in zip(tp.results(node), tp.results(copy), strict=True):
             if value.type().kind() == "TensorType" and not tp.is_constant(value):

@@ -86,7 +86,7 @@ class Memory:
 
     def _visit(self, node: tp.Node) -> None:
         kind = node.kind()
-        inputs, outputs = list(node.inputs()), list(node.outputs())
+        inputs, outputs = tp.inputs_of(node), tp.outputs_of(node)
         if kind == "prim::GetAttr" and inputs[0].debugName() in self.paths:
             parent = self.paths[inputs[0].debugName()]
             self.paths[outputs[0].debugName()] = f"{parent}.{node.s('name')}" if parent else node.s("name")
@@ -105,7 +105,7 @@ class Memory:
             self._union(name, self._key(inputs[1]))
 
     def _control(self, node: tp.Node, inputs: list[tp.Value], outputs: list[tp.Value]) -> None:
-        for block in node.blocks():
+        for block in tp.blocks_of(node):
             results = list(block.outputs())
             if node.kind() == "prim::Loop":
                 results = results[1:]

@@ -163,9 +163,7 @@ class _Reasoner:
         self.set_attributes = {
             node.s("name") for one in (graph, *others) for node in tp.walk(one) if node.kind() == "prim::SetAttr"
         }
-        self.reshaped = {
-            self.memory.place(next(iter(n.inputs()))) for n in tp.walk(graph) if n.kind() in _RESHAPES_IN_PLACE
-        }
+        self.reshaped = {self.memory.place(n.inputsAt(0)) for n in tp.walk(graph) if n.kind() in _RESHAPES_IN_PLACE}
 
     def run(self) -> None:
         """Two rounds: what a list holds by the end of the first is what it may hold at any place in the second."""
@@ -217,14 +215,14 @@ class _Reasoner:
 
     def _operator(self, node: tp.Node) -> None:
         fact = self._result(node)
-        for value in node.outputs():
+        for value in tp.outputs_of(node):
             self._set(value, fact)
 
     def _result(self, node: tp.Node) -> Fact:
         kind = node.kind()
         if kind in ("prim::Constant", "prim::GetAttr"):
             return _UNKNOWN if kind == "prim::GetAttr" and node.s("name") in self.set_attributes else Fact()
-        inputs = [self.facts.of(value) for value in node.inputs()]
+        inputs = [self.facts.of(value) for value in tp.inputs_of(node)]
         together = Fact()
         for fact in inputs:
             together = together | fact
@@ -234,7 +232,7 @@ class _Reasoner:
             return replace(together, presence=Varies.NEVER)
         if kind in _READS_KIND:
             return Fact(content=max((fact.kind for fact in inputs), default=Varies.NEVER))
-        if kind == "aten::len" and _counts_dimensions(next(iter(node.inputs()))):
+        if kind == "aten::len" and _counts_dimensions(node.inputsAt(0)):
             return Fact(content=together.kind)
         if kind == "aten::size" and self._static_size(node):
             return Fact()
@@ -249,19 +247,19 @@ class _Reasoner:
 
     def _follows(self, node: tp.Node) -> bool:
         """Whether the shapes of a custom operator's results follow from those of its inputs."""
-        names = tuple(value.debugName() for value in node.outputs())
+        names = tuple(value.debugName() for value in tp.outputs_of(node))
         if names not in self.follows:
             self.follows[names] = shape_follows(node, self.facts.seen)
         return self.follows[names]
 
     def _maybe_none(self, node: tp.Node, together: Fact) -> Fact:
         """Whether an operator gives None (a dict that is asked for a key) follows from the content of its inputs."""
-        optional = any(value.type().kind() == "OptionalType" for value in node.outputs())
+        optional = any(value.type().kind() == "OptionalType" for value in tp.outputs_of(node))
         return Fact(presence=together.content if optional else Varies.NEVER)
 
     def _static_size(self, node: tp.Node) -> bool:
         """Whether the dimensions that ``size`` reads never vary."""
-        inputs = list(node.inputs())
+        inputs = tp.inputs_of(node)
         sizes = self.facts.sizes(inputs[0])
         if sizes is None or (len(inputs) > 1 and not tp.is_constant(inputs[1])):
             return False
@@ -277,13 +275,13 @@ class _Reasoner:
         if _is_sized_by_content(node) or (node.kind() in ("aten::index", "aten::where") and self._by_mask(node)):
             shape = max(shape, together.content)
         kind = together.kind
-        if node.kind() == "aten::squeeze" and len(list(node.inputs())) == 1:
+        if node.kind() == "aten::squeeze" and len(tp.inputs_of(node)) == 1:
             kind = max(kind, shape)
         return Fact(kind, shape, max(together.content, shape))
 
     def _unlike_items(self, node: tp.Node) -> bool:
         """Whether an index not known picks from a list of tensors that differ."""
-        listed, index = node.inputs()
+        listed, index = tp.inputs_of(node)
         if tp.is_constant(index) or not _is_tensor(listed):
             return False
         seen = self.facts.seen.values.get(listed.debugName(), [])
@@ -292,8 +290,8 @@ class _Reasoner:
     def _by_mask(self, node: tp.Node) -> bool:
         """Indexing by booleans, or where() with one argument: as many results as there are true elements."""
         if node.kind() == "aten::where":
-            return len(list(node.inputs())) == 1
-        indices = list(node.inputs())[1]
+            return len(tp.inputs_of(node)) == 1
+        indices = tp.inputs_of(node)[1]
         listed = indices.node()
         tensors: list[Any]
         if tp.is_constant(indices):
@@ -308,13 +306,13 @@ class _Reasoner:
 
     def _branch(self, node: tp.Node) -> None:
         condition = self.facts.of(node.input())
-        branches = list(node.blocks())
+        branches = tp.blocks_of(node)
         for block in branches:
             self.block(block)
         taken = self._taken(node)
         if taken is not None:
             branches = [branches[taken]]
-        for position, value in enumerate(node.outputs()):
+        for position, value in enumerate(tp.outputs_of(node)):
             sides = [list(block.outputs())[position] for block in branches]
             if all(side.debugName() in self.nothing for side in sides):
                 self.nothing.add(value.debugName())
@@ -363,7 +361,7 @@ class _Reasoner:
         )
 
     def _loop(self, node: tp.Node) -> None:
-        inputs = list(node.inputs())
+        inputs = tp.inputs_of(node)
         body = next(iter(node.blocks()))
         around = Fact(shape=self.facts.of(inputs[0]).content, content=max(self.facts.of(v).content for v in inputs[:2]))
         parameters = list(body.inputs())
@@ -385,7 +383,7 @@ class _Reasoner:
             carried = update
         around = around | Fact(shape=results[0].content, content=results[0].content)
         for value, fact, start, end, parameter in zip(
-            node.outputs(), carried, inputs[2:], list(body.outputs())[1:], parameters[1:], strict=True
+            tp.outputs_of(node), carried, inputs[2:], list(body.outputs())[1:], parameters[1:], strict=True
         ):
             turns = Varies.NEVER if self._same_shape(parameter, end) else around.content
             varying = Fact(shape=max(fact.shape, turns), content=Varies.WITH_DATA)
@@ -425,7 +423,7 @@ def _counts_dimensions(listed: tp.Value) -> bool:
     """Whether a list holds sizes, one a dimension, or elements that are written down, or a constant part of either."""
     node = listed.node()
     if node.kind() == "aten::slice":
-        whole, *bounds = node.inputs()
+        whole, *bounds = tp.inputs_of(node)
         return all(map(tp.is_constant, bounds)) and _counts_dimensions(whole)
     return node.kind() in ("aten::size", "prim::ListConstruct")
 
@@ -433,9 +431,9 @@ def _counts_dimensions(listed: tp.Value) -> bool:
 def _is_sized_by_content(node: tp.Node) -> bool:
     """Whether the shape of what an operator gives follows from the content of a tensor."""
     if node.kind() in ("aten::repeat_interleave", "aten::tensor_split") and node.inputsSize() > 2:
-        return list(node.inputs())[1].type().kind() == "TensorType"
+        return tp.inputs_of(node)[1].type().kind() == "TensorType"
     if node.kind() == "aten::one_hot":
-        classes = list(node.inputs())[1]
+        classes = tp.inputs_of(node)[1]
         return not (tp.is_constant(classes) and tp.constant_value(classes) > 0)
     return node.kind() in _CONTENT_SHAPES
 
@@ -444,10 +442,10 @@ def _sizing(node: tp.Node) -> list[tp.Value]:
     """The Python values among a node's arguments that may decide the shape of its result."""
     schema = tp.schema(node)
     if schema is None:
-        return [value for value in node.inputs() if not _is_tensor(value)]
+        return [value for value in tp.inputs_of(node) if not _is_tensor(value)]
     numbers = node.kind() not in ("aten::arange", "aten::range")
     return [
-        value for value, argument in zip(node.inputs(), schema.arguments, strict=False)
+        value for value, argument in zip(tp.inputs_of(node), schema.arguments, strict=False)
         if not _is_tensor(value)
         and not (numbers and argument.type.kind() == "NumberType")
         and not (argument.name == "index" and node.kind() == "aten::select")

@@ -82,11 +82,11 @@ class _Family:
         for node in self.graph.nodes():
             if self._is_one(node, known) and not any(self.memory.place(v) in foreign for v in _tensors(node)):
                 found.append(node)
-                known.update(value.debugName() for value in node.outputs())
+                known.update(value.debugName() for value in tp.outputs_of(node))
         return found
 
     def _is_one(self, node: tp.Node, known: set[str]) -> bool:
-        inputs = list(node.inputs())
+        inputs = tp.inputs_of(node)
         if node.kind() in _NEW:
             if self.facts.known_kind(inputs[0]) is None:
                 return False
@@ -94,7 +94,7 @@ class _Family:
         elif tp.schema(node) is None and node.kind() != "prim::ListConstruct":
             return False
         plain = node.kind().startswith(("aten::", "prim::")) and node.kind() != "prim::Constant"
-        if not plain or list(node.blocks()) or node.isNondeterministic():
+        if not plain or tp.blocks_of(node) or node.isNondeterministic():
             return False
         return all(tp.is_constant(value) or value.debugName() in known for value in inputs)
 
@@ -105,7 +105,11 @@ class _Family:
     def _written(self, node: tp.Node) -> list[str]:
         if tp.schema(node) is None:
             understood = node.kind().startswith("prim::") and node.kind() not in ("prim::CallMethod", "prim::SetAttr")
-            return [] if understood else [self.memory.place(value) for value in (*node.inputs(), *node.outputs())]
+            return (
+                []
+                if understood
+                else [self.memory.place(value) for value in (*tp.inputs_of(node), *tp.outputs_of(node))]
+            )
         return [self.memory.place(value) for value in tp.written_to(node)]
 
     def wanted(self) -> list[tp.Value]:
@@ -113,9 +117,9 @@ class _Family:
         own, following, found = set(self.nodes), set[str](), []
         for node in self.nodes:
             touches = node.kind() in _FILLING or any(self.memory.place(value) in self.last for value in _tensors(node))
-            if touches or any(value.debugName() in following for value in node.inputs()):
-                following.update(value.debugName() for value in node.outputs())
-                found += [value for value in node.outputs() if self._is_read(value, own)]
+            if touches or any(value.debugName() in following for value in tp.inputs_of(node)):
+                following.update(value.debugName() for value in tp.outputs_of(node))
+                found += [value for value in tp.outputs_of(node) if self._is_read(value, own)]
         return found
 
     def _is_read(self, value: tp.Value, own: set[tp.Node]) -> bool:
@@ -143,20 +147,20 @@ class _Family:
                 for node in self.nodes
                 if node not in needed
                 and (
-                    any(value.debugName() in names for value in node.outputs())
+                    any(value.debugName() in names for value in tp.outputs_of(node))
                     or places.intersection(self._written(node))
                 )
             ]
             if not more:
                 return [node for node in self.nodes if node in needed]
             needed.update(more)
-            names |= {value.debugName() for node in more for value in node.inputs()}
+            names |= {value.debugName() for node in more for value in tp.inputs_of(node)}
             places |= {self.memory.place(value) for node in more for value in _tensors(node)}
 
     def remove_unread(self) -> None:
         """Takes those out that nothing outside them needs any more."""
         own = set(self.nodes)
-        read = [v for node in self.nodes for v in node.outputs() if any(use.user not in own for use in v.uses())]
+        read = [v for node in self.nodes for v in tp.outputs_of(node) if any(use.user not in own for use in v.uses())]
         needed = set(self.leading_to(read))
         for node in reversed(self.nodes):
             if node not in needed:
@@ -173,8 +177,8 @@ def _given_back(values: Iterable[tp.Value]) -> Iterator[tp.Value]:
 
 def _tensors(node: tp.Node) -> list[tp.Value]:
     """The tensors of a node, but for the one of which only the dtype is read."""
-    inputs = list(node.inputs())[1:] if node.kind() in _NEW else node.inputs()
-    return [value for value in (*inputs, *node.outputs()) if "Tensor" in str(value.type().annotation_str)]
+    inputs = tp.inputs_of(node)[1:] if node.kind() in _NEW else tp.inputs_of(node)
+    return [value for value in (*inputs, *tp.outputs_of(node)) if "Tensor" in str(value.type().annotation_str)]
 
 
 def _run(nodes: Sequence[tp.Node], wanted: Sequence[tp.Value], facts: Facts, device: torch.device) -> list[Any]:
@@ -182,7 +186,7 @@ def _run(nodes: Sequence[tp.Node], wanted: Sequence[tp.Value], facts: Facts, dev
     graph = tp.new_graph()
     copies: dict[str, tp.Value] = {}
     for node in nodes:
-        for position, value in enumerate(node.inputs()):
+        for position, value in enumerate(tp.inputs_of(node)):
             if value.debugName() in copies:
                 continue
             seen = facts.known_kind(value) if position == 0 and node.kind() in _NEW else None
@@ -190,7 +194,7 @@ def _run(nodes: Sequence[tp.Node], wanted: Sequence[tp.Value], facts: Facts, dev
             copies[value.debugName()] = tp.constant(graph, held, graph.return_node())
         copy = tp.copy_into(graph, node, copies)
         copy.insertBefore(graph.return_node())
-        copies.update({value.debugName(): new for value, new in zip(node.outputs(), copy.outputs(), strict=True)})
+        copies.update({value.debugName(): new for value, new in zip(tp.outputs_of(node), copy.outputs(), strict=True)})
     graph.registerOutput(tp.append_tuple(graph, [copies[value.debugName()] for value in wanted]))
     with torch.no_grad():
         return list(tp.function_of("filled", graph)())

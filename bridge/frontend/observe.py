@@ -208,7 +208,7 @@ def _instrument(graph: tp.Graph) -> list[str]:
             if observer is not None:
                 observer.insertBefore(first)
         for node in nodes:
-            for value in node.outputs() if node.kind() != "prim::Constant" else ():
+            for value in tp.outputs_of(node) if node.kind() != "prim::Constant" else ():
                 if value.debugName() in absent:
                     continue
                 observer = _create(graph, value, names, node)
@@ -234,15 +234,15 @@ def _maybe_absent(graph: tp.Graph) -> set[str]:
     while before != len(absent):
         before = len(absent)
         for node in tp.walk(graph):
-            outputs = [value.debugName() for value in node.outputs()]
+            outputs = [value.debugName() for value in tp.outputs_of(node)]
             if node.kind() == "prim::Uninitialized":
                 absent.update(outputs)
             elif node.kind() in ("prim::If", "prim::Loop"):
-                for block in node.blocks():
+                for block in tp.blocks_of(node):
                     results = [value.debugName() for value in block.outputs()][node.kind() == "prim::Loop" :]
                     absent.update(output for result, output in zip(results, outputs, strict=True) if result in absent)
             if node.kind() == "prim::Loop":
-                starts = [value.debugName() for value in node.inputs()][2:]
+                starts = [value.debugName() for value in tp.inputs_of(node)][2:]
                 parameters = [value.debugName() for value in next(iter(node.blocks())).inputs()][1:]
                 for start, parameter, output in zip(starts, parameters, outputs, strict=True):
                     if start in absent or output in absent:

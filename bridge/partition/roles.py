@@ -118,7 +118,7 @@ class Roles:
 
     def _decide_parts(self, node: tp.Node) -> Role:
         """The parts of a list that an operator makes go where that goes, unless one of them cannot."""
-        reasons = (self._why_not_value(value) for value in node.outputs() if value.uses())
+        reasons = (self._why_not_value(value) for value in tp.outputs_of(node) if value.uses())
         reason = self.policy.refused.get(node.i(TAG)) or next(filter(None, reasons), None)
         if reason is None:
             return Role.ENGINE
@@ -128,23 +128,23 @@ class Roles:
     def _is_free(self, node: tp.Node) -> bool:
         """Arithmetic on sizes, and lists built for one operator: cheap, without effect, copied to their users."""
         if (
-            list(node.blocks())
+            tp.blocks_of(node)
             or node.kind() in ("prim::GetAttr", "prim::RaiseException", "prim::Uninitialized")
             or not node.outputsSize()
         ):
             return False
-        if any(self.memory.written(value) for value in node.outputs()):
+        if any(self.memory.written(value) for value in tp.outputs_of(node)):
             return False
         if node.kind() == "prim::ListConstruct":
             return str(node.output().type().annotation_str) in _LISTS and all(
-                self._crosses(value) for value in node.inputs()
+                self._crosses(value) for value in tp.inputs_of(node)
             )
         if not node.kind().startswith(("aten::", "prim::NumToTensor", "prim::min", "prim::max")):
             return False
-        if any(self.facts.of(value).content is Varies.WITH_DATA for value in node.outputs()):
+        if any(self.facts.of(value).content is Varies.WITH_DATA for value in tp.outputs_of(node)):
             return False
-        return all(self._is_scalar(value) for value in node.outputs()) and all(
-            self._is_size_or_read(node, v) for v in node.inputs()
+        return all(self._is_scalar(value) for value in tp.outputs_of(node)) and all(
+            self._is_size_or_read(node, v) for v in tp.inputs_of(node)
         )
 
     def _crosses(self, value: tp.Value) -> bool:
@@ -197,9 +197,9 @@ class Roles:
         return None
 
     def _why_not_memory(self, node: tp.Node) -> str | None:
-        if any(self.memory.written(value) for value in (*node.inputs(), *node.outputs())):
+        if any(self.memory.written(value) for value in (*tp.inputs_of(node), *tp.outputs_of(node))):
             return "it reads or changes memory that is updated in place"
-        seen = self.facts.tensor(next(iter(node.inputs()))) if node.kind() in _BY_LAYOUT else None
+        seen = self.facts.tensor(node.inputsAt(0)) if node.kind() in _BY_LAYOUT else None
         if seen is not None and not seen.in_order:
             return "it reads memory as it lies, and what it is given lies otherwise in an engine"
         if tp.written_to(node):
@@ -209,7 +209,8 @@ class Roles:
     def _why_not_random(self, node: tp.Node) -> str | None:
         """Random numbers are never baked; what draws none where a dropout in it is off draws none."""
         kind, schema = node.kind(), tp.schema(node)
-        named = {a.name: v for a, v in zip(schema.arguments, node.inputs(), strict=False)} if schema is not None else {}
+        arguments = schema.arguments if schema is not None else []
+        named = {a.name: v for a, v in zip(arguments, tp.inputs_of(node), strict=False)}
         draws = node.isNondeterministic() or kind in _DROPOUTS or "dropout_p" in named
         if not draws or kind == "aten::_native_multi_head_attention":
             return None
@@ -220,11 +221,11 @@ class Roles:
         return None if off else "it draws random numbers"
 
     def _why_not_values(self, node: tp.Node) -> str | None:
-        used = [value for value in node.outputs() if value.uses()]
-        for value in node.outputs():
+        used = [value for value in tp.outputs_of(node) if value.uses()]
+        for value in tp.outputs_of(node):
             if not self._is_tensor_like(value):
                 return f"it gives a Python value ({value.type().annotation_str})"
-        for value in (*node.inputs(), *used):
+        for value in (*tp.inputs_of(node), *used):
             reason = self._why_not_value(value)
             if reason is not None:
                 return reason
@@ -306,7 +307,7 @@ class Roles:
         handling = [
             node
             for node in tp.walk(self.program.graph)
-            if any(self._of_tensors(value) for value in (*node.inputs(), *node.outputs()))
+            if any(self._of_tensors(value) for value in (*tp.inputs_of(node), *tp.outputs_of(node)))
         ]
         changed = True
         while changed:
@@ -320,14 +321,14 @@ class Roles:
                     changed = True
 
     def _why_list_stays(self, node: tp.Node) -> str | None:
-        for value in node.inputs():
+        for value in tp.inputs_of(node):
             if (
                 self._of_tensors(value) and self.of(value.node()) is Role.TORCH
                 if _has_tag(value.node())
                 else self._of_tensors(value)
             ):
                 return "it takes a list of tensors made in PyTorch"
-        for value in node.outputs():
+        for value in tp.outputs_of(node):
             readers = [use.user for use in value.uses() if not self._reads_in_engine(use.user, node)]
             if self._of_tensors(value) and readers:
                 told = (self.reasons.get(reader.i(TAG)) for reader in readers if _has_tag(reader))

@@ -79,7 +79,7 @@ def _blocks_outside(block: tp.Graph | tp.Block, roles: Roles) -> Iterator[tp.Gra
     yield block
     for node in block.nodes():
         if roles.of(node) is not Role.ENGINE:
-            for inner in node.blocks():
+            for inner in tp.blocks_of(node):
                 yield from _blocks_outside(inner, roles)
 
 
@@ -137,12 +137,12 @@ def _leave_views(value: tp.Value, roles: Roles) -> dict[int, str]:
         if not (parts or _is_view(node)) or _converts(node, roles):
             return {}
         roles.stay(node, "its result shares memory with an input or another result")
-        value = next(iter(node.inputs()))
+        value = node.inputsAt(0)
 
 
 def _converts(node: tp.Node, roles: Roles) -> bool:
     """Whether an operator that may return its input, ``to``, gives another dtype: always in new memory."""
-    made, given = (roles.facts.known_kind(next(iter(values))) for values in (node.outputs(), node.inputs()))
+    made, given = (roles.facts.known_kind(next(iter(values))) for values in (tp.outputs_of(node), tp.inputs_of(node)))
     return node.kind() == "aten::to" and made is not None and given is not None and made.dtype is not given.dtype
 
 
@@ -159,7 +159,7 @@ class _Scheduler:
     def __init__(self, block: tp.Graph | tp.Block, roles: Roles, memory: Memory) -> None:
         self.block, self.roles, self.memory = block, roles, memory
         self.nodes = list(block.nodes())
-        self.maker = {value.debugName(): node for node in self.nodes for value in node.outputs()}
+        self.maker = {value.debugName(): node for node in self.nodes for value in tp.outputs_of(node)}
         self.levels: dict[int, int] = {}
         self.needs: dict[int, set[str]] = {}
         self.readers: dict[str, set[int]] = {}  # levels of the engines that read a value
@@ -238,7 +238,7 @@ class _Scheduler:
         return live
 
     def _border(self, segment: Segment, live: set[str]) -> None:
-        own = {value.debugName() for node in segment.nodes for value in node.outputs()}
+        own = {value.debugName() for node in segment.nodes for value in tp.outputs_of(node)}
         inputs: dict[str, tp.Value] = {}
         pending = [value for node in reversed(segment.nodes) for value in reversed(list(tp.reads(node)))]
         done: set[str] = set()
@@ -255,7 +255,7 @@ class _Scheduler:
                 inputs[name] = value
         segment.inputs = list(inputs.values())
         level = {self.levels[segment.nodes[0].i(TAG)]}
-        made = [value for node in segment.nodes for value in node.outputs()]
+        made = [value for node in segment.nodes for value in tp.outputs_of(node)]
         segment.outputs = [v for v in made if v.debugName() in live or self.readers.get(v.debugName(), level) - level]
 
     def _is_copied(self, source: tp.Node) -> bool:
