@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import rewrites
 from bridge import torch_private as tp
 from bridge.backends.base import Backend, BuildSettings
 from bridge.backends.weights import detach_weights
-from bridge.errors import SpecError
+from bridge.errors import BuildError, SpecError
 from bridge.export import Exported, export
 from bridge.export.export import ExporterCrash, onnx_identifier
 from bridge.export.function import Function, function_of
@@ -97,7 +97,7 @@ class Translator:
         try:
             exported = self._export(function, inputs, outputs)
         except ExporterCrash as crash:
-            culprit = self._culprit(segment, crash)
+            culprit = self._culprit(segment, self._fails, f"torch.onnx fails at it: {str(crash).splitlines()[0]}")
             if culprit.keys() <= self.as_themselves:
                 return Translation(None, refused=culprit)
             self.as_themselves |= culprit.keys()  # a rule may lower what the exporter breaks at
@@ -239,7 +239,11 @@ class Translator:
             return {}
         own = {node.i(TAG) for node in segment.operators}
         refused = {}
-        for refusal in self.checker.refusals(graph, self.then):
+        try:
+            refusals = self.checker.refusals(graph, self.then)
+        except BuildError as error:  # no node is named
+            return self._culprit(segment, self._is_unread, f"{self.checker.name} cannot read it: {error.why or error}")
+        for refusal in refusals:
             identity = identity_of(refusal.node_name)
             culprit = identity if identity in own else segment.identities[-1] if len(own) == 1 else identity
             if culprit is not None:
@@ -251,28 +255,49 @@ class Translator:
         named = zip(segment.identities, segment.nodes, strict=True)
         return {i for i, node in named if i in identities and tp.schema(node) is not None and not list(node.blocks())}
 
-    def _culprit(self, segment: Segment, crash: ExporterCrash) -> dict[int, str]:
-        """The first node whose addition makes the exporter fail, found by halving."""
+    def _culprit(self, segment: Segment, fails: Callable[[Segment], bool], reason: str) -> dict[int, str]:
+        """The first node whose addition makes a segment fail, found by halving, with the reason."""
         low, high = 0, len(segment.nodes)
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self._fails(segment, middle) else (middle, high)
-        node = segment.nodes[high - 1]
-        first = str(crash).splitlines()[0]
-        return {node.i(TAG): f"torch.onnx fails at it: {first}"}
+            low, high = (low, middle) if fails(_beginning(segment, middle)) else (middle, high)
+        return {segment.nodes[high - 1].i(TAG): reason}
 
-    def _fails(self, segment: Segment, count: int) -> bool:
-        nodes = segment.nodes[:count]
-        outputs = [value for node in nodes for value in node.outputs() if value.type().kind() == "TensorType"]
-        if not outputs:
+    def _fails(self, part: Segment) -> bool:
+        """Whether the exporter fails at a part of a segment."""
+        if not part.outputs:
             return False
-        part = Segment(nodes, segment.inputs, outputs)
-        function = function_of(part, self.program, self.paths)
         try:
-            self._export(function, self._input_names(function), [f"o{i}" for i in range(len(outputs))], symbols=False)
+            self._export_part(part)
         except ExporterCrash:
             return True
         return False
+
+    def _is_unread(self, part: Segment) -> bool:
+        """Whether the target's parser fails at a part of a segment, and names no node."""
+        assert self.checker is not None
+        if not part.outputs:
+            return False
+        exported, function = self._export_part(part)
+        if not self._left_over(exported.graph, exported.reasons, self._rewrite(exported.graph)):
+            self._cast(exported.graph, function)
+            try:
+                self.checker.refusals(exported.graph, None)
+            except BuildError:
+                return True
+        return False
+
+    def _export_part(self, part: Segment) -> tuple[Exported, Function]:
+        function = function_of(part, self.program, self.paths)
+        names = [f"o{i}" for i in range(len(part.outputs))]
+        return self._export(function, self._input_names(function), names, symbols=False), function
+
+
+def _beginning(segment: Segment, count: int) -> Segment:
+    """The first nodes of a segment, and all that they make."""
+    nodes = segment.nodes[:count]
+    made = [value for node in nodes for value in node.outputs() if value.type().kind() == "TensorType"]
+    return Segment(nodes, segment.inputs, made)
 
 
 _ONNX = {

@@ -79,6 +79,8 @@ WHOLE = {
         F.scaled_dot_product_attention,
         *(torch.full((1, 2, 4, 8), number, dtype=torch.bfloat16) for number in (0.0, 1.0, 0.5)),
     ),
+    "an outer product of two types": (torch.outer, _labels(3, -2), _x(4)),
+    "bits of truth values and a number": (lambda x: ((x > 0) & 2, (x > 0) ^ 3, (x > 0) & (x < 1)), _x(3, 4)),
     "a view": (lambda x: x.view(-1), _x(2, 3)),
     "parts": (lambda x: x.unbind(1), _x(2, 3)),
     "a conversion": (lambda x: x.half(), _x(2, 3)),
@@ -172,6 +174,17 @@ def test_one_engine_gives_what_pytorch_gives(case) -> None:
 def test_what_no_engine_takes_stays_in_pytorch(case) -> None:
     function, *inputs = case
     torch.testing.assert_close(_compiled(function, inputs)(*inputs), function(*inputs), rtol=1e-4, atol=1e-5)
+
+
+class Unbatched(torch.nn.Module):
+    def forward(self, x, w):
+        return F.conv1d(x, w, None, 2, 2), F.conv_transpose1d(x, w, None, 2)
+
+
+def test_convolutions_without_a_batch_as_scripted_take_any_weights() -> None:
+    inputs, scripted = (_x(3, 6), _x(3, 3, 3)), torch.jit.script(Unbatched().eval())
+    compiled = bridge.compile(scripted, list(inputs), backend="onnxruntime", require_full_compilation=True)
+    torch.testing.assert_close(compiled(*inputs), scripted(*inputs), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("functions", IN_PLACE.values(), ids=IN_PLACE)

@@ -35,6 +35,9 @@ _ALWAYS = {
 }  # fmt: skip
 _ON_INTEGERS = {"aten::div", "aten::remainder", "aten::fmod"}  # rounds towards zero
 _ADDED_PRODUCTS = {"aten::addmm", "aten::baddbmm", "aten::addbmm", "aten::addmv", "aten::addr"}
+_CONVOLUTIONS = {f"aten::{name}{rank}d" for name in ("conv", "conv_transpose") for rank in (1, 2, 3)}
+_OUTER = {"aten::outer", "aten::ger"}
+_BITWISE = {f"aten::{name}" for op in ("and", "or", "xor") for name in (f"__{op}__", f"bitwise_{op}")}
 _ROOTS = (0.5, -0.5)
 _VARIANCES = {"aten::var", "aten::std", "aten::var_mean", "aten::std_mean"}
 _BY_ORDER = {  # NaN is left open, which PyTorch puts above all numbers and makes the result of maxima and minima
@@ -60,6 +63,15 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
         return given is None or given.dtype is not torch.bool
     if kind in _BY_ORDER:
         return _orders_floats(node, facts)
+    if kind in _CONVOLUTIONS:  # without a batch there is no Conv
+        given, weight = (facts.known_kind(value) for value in list(node.inputs())[:2])
+        return given is None or weight is None or given.rank != weight.rank
+    if kind in _OUTER:  # the second takes the type of the first
+        left, right = (facts.known_kind(value) for value in list(node.inputs())[:2])
+        return left is None or right is None or left.dtype is not right.dtype
+    if kind in _BITWISE:  # of truth values and a number are truth values
+        given, made = facts.known_kind(next(iter(node.inputs()))), facts.known_kind(node.output())
+        return given is None or made is None or given.dtype is not made.dtype
     if kind == "aten::linalg_vector_norm":  # a maximum or minimum if infinite
         return not _argument_is(node, "ord", lambda order: abs(order) != math.inf)
     if kind == "aten::einsum":  # ONNX's keeps the axes of an ellipsis

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rewrites import example, lowering, tensor
+from rewrites import example, lowering, require, tensor
 
 _EXTREMES = tensor(7, values=[math.inf, -math.inf, math.nan, 0.0, -0.0, 0.25, -2.0])
 _TURNED = tensor(7, values=[-math.inf, -math.inf, 0.0, math.nan, 1.0, -math.inf, math.inf])
@@ -22,11 +22,16 @@ def is_negative(x: Any) -> Any:
         example(op_type="aten::pow.Tensor_Scalar", self=_EXTREMES, exponent=0.5),
         example(op_type="aten::pow.Tensor_Scalar", self=("n", 3), exponent=-0.5),
     ],
+    refuses=[
+        example(op_type="aten::pow.Tensor_Scalar", self=(2, 3), exponent=3.0, because="roots"),
+        example(op_type="aten::pow.Tensor_Tensor", self=(2, 3), exponent=(), because="roots"),
+    ],
 )
 def pow_(x, exponent):
     """pow -> Sqrt, Reciprocal Sqrt: PyTorch takes roots, and that of -inf is NaN where a power of it is infinite."""
     import torch
 
+    require(isinstance(exponent, float) and exponent in (0.5, -0.5), "only roots")
     return torch.sqrt(x) if exponent == 0.5 else torch.rsqrt(x)
 
 

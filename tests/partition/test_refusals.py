@@ -1,4 +1,4 @@
-"""A target's parser that says what it refuses piece by piece, or of nothing that is there."""
+"""A target's parser that says what it refuses piece by piece, or of nothing that is there, or not at all."""
 
 from __future__ import annotations
 
@@ -40,11 +40,17 @@ def first_erf(graph: gs.Graph) -> list[Refusal]:
     return [Refusal(node.name, node.op, "no") for node in graph.nodes if node.op == "Erf"][:1]
 
 
+def cannot_read(graph: gs.Graph) -> list[Refusal]:
+    if sum(node.op == "Erf" for node in graph.nodes) > DEPTH - 2:
+        raise bridge.BuildError("the parser could not read this graph")
+    return []
+
+
 def nothing_there(graph: gs.Graph) -> list[Refusal]:
     return [Refusal("of another graph#999999", "Erf", "no")]
 
 
-@pytest.mark.parametrize(("refuses", "engines"), [(first_erf, True), (nothing_there, False)])
+@pytest.mark.parametrize(("refuses", "engines"), [(first_erf, True), (cannot_read, True), (nothing_there, False)])
 def test_the_rest_runs_and_nothing_is_wrong(
     monkeypatch: pytest.MonkeyPatch, refuses: Callable[[gs.Graph], list[Refusal]], engines: bool
 ) -> None:
