@@ -15,6 +15,7 @@ _TO_THE_END = 2**63 - 1
         example(self=("n", 3), dim=0, prepend=(1, 3), append=(2, 3)),
         example(self=tensor(2, "n", dtype="int64"), prepend=tensor(2, 1, dtype="int64")),
         example(self=tensor(3, 4, dtype="bool"), dim=0),
+        example(self=(2, "n"), n=0, prepend=(2, 1)),
     ],
     refuses=[example(self=(2, 3), n=3, because="empty")],
 )
@@ -24,6 +25,8 @@ def diff(x, n=1, dim=-1, *, prepend=None, append=None):
 
     from rewrites import require
 
+    if n == 0:
+        return x.clone()  # alone
     x = torch.cat([part for part in (prepend, x, append) if part is not None], dim)
     require(not isinstance(x.shape[dim], int) or n < x.shape[dim], "nothing is left: the result is empty")
     for _ in range(n):
