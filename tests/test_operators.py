@@ -135,6 +135,8 @@ IN_PLACE = {
     "numbers of a wider type": (lambda x, y: x.clone().add_(y), lambda x, y: (x * 2).mul_(y) + 1),
     "whole numbers": (lambda x, y: x.int().clone().cumsum_(1), lambda x, y: (x > 0).int().cumsum_(1) + 1),
     "truth values": (lambda x, y: x.clone().gt_(y) + 1, lambda x, y: x.clone().logical_or_(y)),
+    "the contrary": (lambda x, y: x.clone().logical_not_(), lambda x, y: y.clone().t().logical_not_() * 2),
+    "arguments in another order": (lambda x, y: x.float().abs().polygamma_(1) + 1, lambda x, y: y.abs() * 2),
     "a view": (lambda x, y: (x * 2).view(-1).sub_(y.view(-1)), lambda x, y: x.clone()[:, 1:3].add_(y[:, 1:3])),
 }
 IN_PYTORCH = {

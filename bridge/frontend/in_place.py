@@ -15,8 +15,11 @@ _PROMOTING = {
     "pow", "addcmul", "addcdiv", "atan2", "arctan2", "hypot", "copysign", "xlogy", "clamp", "clamp_min", "clamp_max",
     "bitwise_and", "bitwise_or", "bitwise_xor", "gcd", "lcm", "cumsum", "cumprod",
 }  # fmt: skip
-RUNNING = {"cumsum", "cumprod"}
-"""Operators whose result is int64 for narrower whole numbers."""
+_RUNNING = {"cumsum", "cumprod"}  # of narrower whole numbers are int64
+OF_OTHER_TYPE = _TRUTHS | _RUNNING
+"""Operators of one tensor, or of several, whose result may have another type than all of them."""
+OTHERWISE_ORDERED = {"polygamma"}
+"""Operators that take the tensor last, which is first where it is written to."""
 _COPIES = ("aten::copy", "aten::copy_")  # the first is also a list's, of one argument
 _OURS = "bridge_in_place"
 
@@ -26,30 +29,33 @@ def make_functional(graph: tp.Graph) -> None:
 
     ``x.add_(y)`` with a ``y`` of a wider type is ``x.add(y)`` in the type of ``x``.
     """
-    for node in [node for node in tp.walk(graph) if _may_change_type(node)]:
+    for node in [node for node in tp.walk(graph) if _differs_from_twin(node)]:
         _write_apart(graph, node)
     tp.remove_mutation(graph)
     for node in [node for node in tp.walk(graph) if node.kind() in _COPIES and node.inputsSize() > 1]:
         _settle_copy(graph, node)
 
 
-def _may_change_type(node: tp.Node) -> bool:
+def _differs_from_twin(node: tp.Node) -> bool:
+    """Whether the operator without the underscore may give another type, or takes its arguments in another order."""
     kind = node.kind().removeprefix("aten::")
     if not kind.endswith("_") or node.outputsSize() != 1:
         return False
-    if kind[:-1] in _TRUTHS:
+    if kind[:-1] in _TRUTHS | OTHERWISE_ORDERED:
         return True
     types = [value.type() for value in node.inputs() if value.type().kind() == "TensorType"]
-    if kind[:-1] not in _PROMOTING or (len(types) < 2 and kind[:-1] not in RUNNING):
+    if kind[:-1] not in _PROMOTING or (len(types) < 2 and kind[:-1] not in _RUNNING):
         return False
     dtypes = {kind.dtype() for kind in types}
-    return None in dtypes or len(dtypes) > 1 or kind[:-1] in RUNNING
+    return None in dtypes or len(dtypes) > 1 or kind[:-1] in _RUNNING
 
 
 def _write_apart(graph: tp.Graph, node: tp.Node) -> None:
     """``x.gt_(y)`` -> ``x.copy_(x.gt(y))``."""
     target, *_ = inputs = list(node.inputs())
-    made = _insert(graph, node, node.kind()[:-1], inputs)
+    kind = node.kind()[:-1]
+    is_last = kind.removeprefix("aten::") in OTHERWISE_ORDERED
+    made = _insert(graph, node, kind, inputs[::-1] if is_last else inputs)
     written = _insert(graph, node, "aten::copy_", [target, made.output(), tp.constant(graph, False, node)])
     written.i_(_OURS, 1)
     written.output().setType(node.output().type())

@@ -154,8 +154,10 @@ def has_twin(node: tp.Node) -> bool:
     """Whether there is an operator without the underscore that takes the same arguments."""
     schema = tp.schema(node)
     assert schema is not None
-    name = schema.overload_name
-    return name in tp.overloads(node.kind().removesuffix("_"))
+    kind = node.kind().removesuffix("_")
+    if kind.removeprefix("aten::") in in_place.OTHERWISE_ORDERED:
+        return False
+    return schema.overload_name in tp.overloads(kind)
 
 
 def _rewrite(graph: tp.Graph, piece: tp.Value, same: set[str], users: list[tp.Node], writes: set[tp.Node]) -> None:
@@ -178,7 +180,7 @@ def twin(graph: tp.Graph, node: tp.Node, piece: tp.Value) -> tp.Value:
     made.insertBefore(node)
     made.copyMetadata(node)
     several = sum(value.type().kind() == "TensorType" for value in node.inputs()) > 1
-    if not several and kind.removeprefix("aten::") not in in_place.RUNNING:
+    if not several and kind.removeprefix("aten::") not in in_place.OF_OTHER_TYPE:
         return made.output()
     typed = graph.create("aten::type_as", [made.output(), piece], 1)
     typed.insertBefore(node)
