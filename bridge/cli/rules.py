@@ -17,6 +17,7 @@ from bridge.errors import SpecError
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from rewrites import Target
     from rewrites.rule import Rule
 
 app = typer.Typer(help="List, show, test and write rewriting rules; explain what they leave.", no_args_is_help=True)
@@ -65,9 +66,9 @@ def test_example(case):
 @app.command("list")
 def list_rules(target: Annotated[str, typer.Option(help='As "tensorrt==10.6"; "any" for all.')] = "any") -> None:
     """Lists the rules that the target needs: the library's and those of installed packages."""
-    from rewrites import Target, default_rules
+    from rewrites import default_rules
 
-    wanted = Target.parse(target)
+    wanted = _target(target)
     for rule in default_rules():
         if wanted.needs(rule.needed_by):
             typer.echo(f"{rule.name:44} {_headline(rule)}")
@@ -125,6 +126,7 @@ def explain_model(
     from bridge.frontend.provenance import METADATA, Provenance
     from rewrites.explaining import explain
 
+    _target(target)
     loaded = onnx_model(model)
     tables = [Provenance.from_json(p.value) for p in loaded.metadata_props if p.key == METADATA]
     explanations, report = explain(loaded, target=target)
@@ -135,6 +137,15 @@ def explain_model(
         typer.echo("\n".join([f"{first}   ({origin})" if origin else first, *rest]))
     if not explanations:
         typer.echo("nothing is refused")
+
+
+def _target(text: str) -> Target:
+    from rewrites import RewriteError, Target
+
+    try:
+        return Target.parse(text)
+    except RewriteError as error:
+        raise SpecError(f"--target: {error.what}", hint=error.hint) from error
 
 
 def _headline(rule: Rule) -> str:

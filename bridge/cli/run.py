@@ -39,9 +39,13 @@ def run_module(
     import torch
 
     from bridge.cli.files import load_callable, tensors_in
+    from bridge.errors import SpecError
     from bridge.report import seconds
     from bridge.report.writing import replacing
 
+    if not tolerance >= 0:
+        raise SpecError(f"--tolerance: expected a number from 0, got {tolerance}")
+    other = load_callable(reference) if reference else None
     module, place, args, kwargs = prepared(model, inputs, load, seed, device)
     with torch.no_grad():
         result = called(module, args, kwargs)
@@ -52,8 +56,8 @@ def run_module(
         if save:
             with replacing(save) as partial:
                 torch.save(result, partial)
-        if reference:
-            expected = tensors_in(called(load_callable(reference).to(place), args, kwargs))
+        if other is not None:
+            expected = tensors_in(called(other.to(place), args, kwargs))
             _compare(found, expected, tolerance)
 
 

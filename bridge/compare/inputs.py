@@ -15,7 +15,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from bridge import torch_private as tp
-from bridge.errors import BridgeError, SpecError
+from bridge.errors import BridgeError, SpecError, users_line
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def from_script(text: str) -> Any:
     """What a function in a script gives: ``file.py`` or ``file.py:function``, by default ``load_data``, as Polygraphy.
 
     Raises:
-        SpecError: there is no such script or function.
+        SpecError: there is no such script or function, or it fails.
     """
     from polygraphy.backend.common import InvokeFromScript
 
@@ -181,4 +181,13 @@ def from_script(text: str) -> Any:
     path, function = (path, function) if colon and path.endswith(".py") else (text, "load_data")
     if not Path(path).is_file():
         raise SpecError(f"there is no script {path}")
-    return InvokeFromScript(path, function)()
+    if Path(path).suffix != ".py":
+        raise SpecError(f"{path} is no script of Python's", hint="file.py, or file.py:function")
+    try:
+        return InvokeFromScript(path, function)()
+    except Exception as error:  # the script's own among them
+        told = str(error).strip().splitlines() or [""]
+        why = f"{type(error).__name__}: {told[0]}"
+        line = users_line(error) or ""
+        where = line if line.startswith(Path(path).name) else None
+        raise SpecError(f"{path}: {function}() gives no inputs", where=where, why=why) from error

@@ -155,7 +155,7 @@ def _of_file(path: Path, layers: bool, backend: str) -> Inspection:
         hint = "bridge.compare, bridge.diff and `bridge rules explain` read ONNX models"
         raise BridgeError(f"{path} is an ONNX model, which has no engines to be inspected", hint=hint)
     if not path.stat().st_size:
-        raise BridgeError(f"{path} is empty")
+        raise BridgeError(f"{path} is no module and no engine", why="it is empty")
     if not zipfile.is_zipfile(path) and path.suffix not in _MODULES:
         return inspect(path.read_bytes(), layers=layers, backend=backend)
     module = open_module(path)
