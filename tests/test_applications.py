@@ -115,6 +115,27 @@ def test_places_of_pixels_of_any_size(make: Any) -> None:
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+class Outlook(nn.Module):
+    """Attention over the places in all patches, put back into an image: as MobileViT v2 does it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        patches = nn.functional.unfold(x, 2, stride=2).reshape(b, c, 4, -1)
+        mixed = torch.softmax(patches, -1).reshape(b, c * 4, patches.shape[-1])
+        return nn.functional.fold(mixed, (h, w), 2, stride=2)
+
+
+@pytest.mark.parametrize("make", [torch.jit.script, None], ids=["scripted", "traced"])
+def test_patches_are_put_back_into_images_of_any_size(make: Any) -> None:
+    x = torch.randn(2, 3, 8, 10)
+    module = torch.jit.script(Outlook()) if make else torch.jit.trace(Outlook(), x, check_trace=False)
+    spec = [bridge.Input(min_shape=(1, 3, 4, 8), opt_shape=(2, 3, 8, 10), max_shape=(3, 3, 8, 12))]
+    compiled = bridge.compile(module, spec, backend="onnxruntime", require_full_compilation=True)
+    for shape in ((1, 3, 4, 8), (3, 3, 8, 12)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(compiled(x), Outlook()(x), rtol=1e-4, atol=1e-5)
+
+
 class SpatialTransformer(nn.Module):
     """Turns and moves its images by what it finds in them."""
 
