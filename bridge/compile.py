@@ -14,7 +14,7 @@ from bridge import torch_private as tp
 from bridge.backends.base import Backend, BuildSettings
 from bridge.building import Builder, Ranges, settings_of
 from bridge.frontend.alias import Memory
-from bridge.frontend.load import Loaded, device_of, load
+from bridge.frontend.load import Loaded, device_of, load, refuse_unmade
 from bridge.frontend.provenance import TAG
 from bridge.logging import show_graph
 from bridge.partition.naming import warn_of_names_of_nothing
@@ -53,6 +53,7 @@ def compile(module: Any, spec: Any = None, **settings: Any) -> torch.nn.Module:
         BuildError: ``require_full_compilation`` is set and the backend gave no engine.
     """
     wanted = CompileSpec.of(spec, settings)
+    refuse_unmade(module)
     if isinstance(module, torch.nn.Module) and engine_calls(module):
         _LOG.warning(
             "the module has engines already, which stay as they are; to change them, compile what it was made from"
