@@ -92,6 +92,8 @@ def _values_refused(graph: onnx.GraphProto) -> Iterator[Unsupported]:
             reason = "its rank is not known, which TensorRT needs: give it a shape, with names for what varies"
             yield Unsupported(value.name, "input", "", reason)
     for tensor in graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            yield Unsupported(tensor.name, "initializer", "", "its values are in a file: onnx.load(path) loads them")
         kind = onnx.TensorProto.DataType.Name(tensor.data_type)
         if kind not in _TYPES:
             yield Unsupported(tensor.name, "initializer", "", f"TensorRT has no tensors of {kind}")
