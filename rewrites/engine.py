@@ -179,7 +179,7 @@ class Engine:
         return values
 
     def _commit(self, rule: Rule, match: Match, values: list[Value | None], op: Builder) -> list[gs.Node]:
-        editor, made = self.editor, {id(n) for n in op.created}
+        editor, made, where = self.editor, {id(n) for n in op.created}, _where(match.root)
         again = [n for t in match.outputs for n in editor.consumers(t)]
         taken: dict[int, gs.Tensor] = {}  # one value may replace several outputs
         for old, new in zip(match.outputs, values, strict=False):
@@ -198,7 +198,7 @@ class Engine:
         editor.remove_unused(op.created)
         created = [n for n in op.created if editor.is_live(n)]
         self._descend(rule, match.nodes, created, len(created) - len(removed))
-        self.report.fired.append(Firing(rule.name, _where(match.root), match.root.op, len(removed), len(created)))
+        self.report.fired.append(Firing(rule.name, where, match.root.op, len(removed), len(created)))
         return [*created, *again]
 
     def _descend(self, rule: Rule, sources: list[gs.Node], created: list[gs.Node], balance: int) -> None:
