@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bridge.runtime")
 
-# how often a call runs before it is captured; graphs at once, and in all; sets of addresses that are watched;
-# for how many calls a graph that is not launched keeps its place
-_TIMES, _MOST_GRAPHS, _MOST_CAPTURES, _MOST_WATCHED, _PATIENCE = 3, 2, 32, 8, 256
+# how often a call runs before it is captured; graphs at once; sets of addresses that are watched; for how many calls a
+# graph that is not launched keeps its place, and how many there are to each capture but the first ones: a capture takes
+# about as long as a call
+_TIMES, _MOST_GRAPHS, _MOST_WATCHED, _PATIENCE, _FIRST_CAPTURES = 3, 2, 8, 32, 4
 _MOST_SHAPES = 64
 
 _Place = tuple[Any, ...]
@@ -123,7 +124,7 @@ class Repeats:
 
     def _has_room(self) -> bool:
         """Whether there may be one more graph, with the place of one that was not launched for long."""
-        if self._captures >= _MOST_CAPTURES:
+        if self._captures >= _FIRST_CAPTURES + self._calls // _PATIENCE:
             return False
         if len(self._graphs) < _MOST_GRAPHS:
             return True

@@ -318,6 +318,19 @@ def test_graphs_are_few_and_make_room(make, graphs, monkeypatch):
     assert graphs["replayed"] > 10
 
 
+def test_callers_that_move_on_get_their_graphs_again(make, graphs):
+    """Each place is called a few dozen times, then never again: its graph gives its place to the next."""
+    subject, _ = make(repeats=True)
+    subject.street.stream.query = lambda: True
+    kind = context.CallKind.of([torch.Size([2])], PLAIN)
+    for x in aligned(6):
+        before = graphs["replayed"]
+        for value in range(64):
+            assert subject.run([at(x, value)], kind)[0].tolist() == [2.0 * value] * 2
+        assert graphs["replayed"] - before >= 24
+    assert graphs["captured"] <= 4 + 6 * 64 // 32
+
+
 def test_what_cannot_be_captured_goes_on_as_it_was(make, graphs, caplog):
     graphs["refused"] = True
     subject, _ = make(repeats=True)

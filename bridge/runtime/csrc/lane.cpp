@@ -15,11 +15,12 @@ namespace bridge {
 namespace {
 
 constexpr size_t kMostGraphs = 8;
-// Of calls that repeat: how often one runs before it is captured; how many graphs there may be at once, and be made in all;
-// how many sets of addresses are watched, and for how many calls one that does not come again keeps its place.
-constexpr int kTimes = 3, kMostCaptures = 32;
+// Of calls that repeat: how often one runs before it is captured; how many graphs there may be at once; how many sets of
+// addresses are watched; for how many calls a graph that is not launched keeps its place, and how many there are to each capture
+// but the first ones: a capture takes about as long as a call.
+constexpr int kTimes = 3;
 constexpr size_t kMostRepeats = 2, kMostWatched = 8;
-constexpr uint64_t kPatience = 256;
+constexpr uint64_t kPatience = 32, kFirstCaptures = 4;
 constexpr size_t kMostLayouts = 64;
 
 bool is_capturing(cudaStream_t stream) {
@@ -172,7 +173,7 @@ bool Lane::has_room() {
       graphs.push_back(&item);
     }
   }
-  if (captures_ >= kMostCaptures) {
+  if (captures_ >= kFirstCaptures + calls_ / kPatience) {
     return false;
   }
   if (graphs.size() < kMostRepeats) {

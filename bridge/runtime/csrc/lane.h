@@ -68,7 +68,7 @@ class Lane {
   std::vector<std::shared_ptr<const Replay>> spent_; // graphs that are launched no more
   std::unordered_map<uint64_t, Layout> layouts_; // of calls that may repeat
   uint64_t calls_ = 0; // those that may repeat
-  int captures_ = 0;
+  uint64_t captures_ = 0;
   bool closed_ = false;
   std::mutex mutex_;
 };
