@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import onnx
 from onnx import helper, inliner, shape_inference, version_converter
@@ -11,8 +12,10 @@ from rewrites.definitions import DOMAIN, as_call, function_of, has_definition
 from rewrites.errors import RewriteError
 from rewrites.schemas import attribute_defaults, schema_of
 from rewrites.targets import Target
+from rewrites.tidying import called
 
 _OLDEST_RELABELLED, _BATCHLESS_SCAN = 20, 9
+_NAMED = 3  # nodes in an error
 _REDEFINED = frozenset(["GroupNormalization"])  # 21: scale and bias of each channel, no longer of each group
 
 
@@ -55,8 +58,10 @@ def to_opset(model: onnx.ModelProto, target: Target, notes: list[str], least: in
         if wanted > current and _is_valid(model):
             onnx.checker.check_model(made, full_check=True)
     except (RuntimeError, ValueError, onnx.checker.ValidationError, shape_inference.InferenceError) as error:
+        said = str(error).rpartition("` failed: ")[2].strip()
         raise RewriteError(
-            f"the model is at opset {current}, {target} reads {oldest} to {newest}; converting it failed: {error}",
+            f"the model is at opset {current}, {target} reads {oldest} to {newest}; converting it failed: {said}",
+            node=", ".join(called(n) for n in islice(_changed(model.graph, current, wanted), _NAMED)) or None,
             hint=f"export the model at opset {wanted}",
         ) from error
     return made
