@@ -67,6 +67,12 @@ def described(**fields: Any) -> Callable[..., object]:
     return lambda *_: bridge.Input(**fields)
 
 
+def in_itself() -> torch.nn.Module:
+    module = torch.nn.Sequential(torch.nn.ReLU())
+    module.append(module)
+    return module
+
+
 def damaged(compiled: torch.nn.Module) -> bytes:
     content = bytearray(engine_calls(compiled)[0].plan.numpy().tobytes())
     content[content.index(b"{") + 4] = 0xFF
@@ -94,6 +100,15 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
     "weights without values": (of_module(torch.nn.Linear(4, 3, device="meta")), "weights are on the meta device"),
     "weights without shapes": (of_module(torch.nn.LazyLinear(3)), "weights have no shapes yet.*call it once"),
     "a module that is not initialised": (of_module(Uninitialised()), r"Uninitialised is not initialised.*super\(\)"),
+    "a module in itself": (of_module(in_itself()), "Sequential is in itself, as a submodule"),
+    "too many for a plain module": (
+        lambda *_: bridge.compile(Scaled(), [X, SCALE, X]),
+        r"not those of forward\(x, scale\).*too many positional arguments",
+    ),
+    "an unknown keyword for a plain module": (
+        lambda *_: bridge.compile(Scaled(), [X], kwarg_inputs={"scal": SCALE}),
+        r"not those of forward\(x, scale\).*'scal",
+    ),
     "a list of modules": (of_module(torch.nn.ModuleList([torch.nn.ReLU()])), "ModuleList has no forward"),
     "no forward": (of_module(torch.jit.script(Other())), "has no method 'forward'.*its methods: other"),
     # the spec as a whole

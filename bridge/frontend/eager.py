@@ -13,7 +13,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from bridge import torch_private as tp
-from bridge.errors import ExportError
+from bridge.errors import ExportError, SpecError
 from bridge.frontend.frozen import refuse_frozen_data, refuse_frozen_sizes
 from bridge.frontend.runs import as_before, first_line, run, same
 from bridge.spec import CompileSpec
@@ -54,6 +54,7 @@ def from_eager(module: torch.nn.Module, spec: CompileSpec, method: str) -> Found
     failures: list[str] = []
     with _evaluating(module), torch.no_grad():
         args, kwargs = _on(spec.example_inputs("opt", default_dtype=default_dtype(module)), device_of(module))
+        _refuse_others(module, method, args, kwargs)
         with as_before(module) as changed:
             expected = run(module, method, args, kwargs)
         scripted = _try_script(module, method, args, kwargs, expected, failures)
@@ -75,6 +76,16 @@ def _required(module: torch.nn.Module, method: str) -> list[str]:
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = inspect.signature(getattr(module, method)).parameters.values()
     return [one.name for one in parameters if one.kind in plain and one.default is one.empty]
+
+
+def _refuse_others(module: torch.nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    signature = inspect.signature(getattr(module, method))
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        told = f"inputs: they are not those of {method}({', '.join(signature.parameters)})"
+        hint = "one item for each, in order; what is given by name goes into kwarg_inputs"
+        raise SpecError(told, why=str(error), hint=hint) from error
 
 
 def _warn(module: torch.nn.Module, names: list[str]) -> None:

@@ -69,6 +69,11 @@ def load(module: Any, spec: CompileSpec, method: str = "forward", *, wants_gpu: 
         return _prepared(scripted, spec, method, adapt, _home(scripted, spec, wants_gpu))
 
 
+def _is_in_itself(module: torch.nn.Module, around: tuple[torch.nn.Module, ...]) -> bool:
+    inside = [child for child in module._modules.values() if child is not None]
+    return any(module is one for one in around) or any(_is_in_itself(child, (*around, module)) for child in inside)
+
+
 def refuse_unmade(module: Any, method: str = "forward") -> None:
     """Refuses a module that cannot be called, whatever it is given.
 
@@ -82,6 +87,8 @@ def refuse_unmade(module: Any, method: str = "forward") -> None:
     name = type(module).__name__
     if "_modules" not in vars(module):
         raise SpecError(f"module: {name} is not initialised", hint=f"call super().__init__() first in {name}.__init__")
+    if _is_in_itself(module, ()):
+        raise SpecError(f"module: {name} is in itself, as a submodule", hint="hold it in a list or a weakref instead")
     if method == "forward" and "forward" not in vars(module) and type(module).forward is torch.nn.Module.forward:
         raise SpecError(f"module: {name} has no forward", hint="put it in a module whose forward calls what is in it")
     if not callable(getattr(module, method, None)):

@@ -258,7 +258,7 @@ def _checked_example(field: str, example: object) -> torch.Tensor | None:
     if example is not None and (example.is_quantized or example.is_nested or example.layout is not torch.strided):
         kind = "quantized" if example.is_quantized else "nested" if example.is_nested else "sparse"
         raise SpecError(f"{field}.example: a {kind} tensor cannot go into an engine", hint="give a dense one")
-    return example
+    return example if example is None or example.is_leaf else example.detach()
 
 
 def _agreed_dtype(field: str, dtype: object, example: torch.Tensor | None) -> torch.dtype | None:
