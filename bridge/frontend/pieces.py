@@ -64,7 +64,7 @@ def is_only_view(value: tp.Value) -> bool:
         return list(node.inputs())[1].node().inputsSize() > 1  # of one operand it may be a view
     if makes_new(node):
         return node.outputsSize() == 1
-    if not _is_view(node):
+    if not is_view(node):
         return False
     source = next(iter(node.inputs()))
     others = [use.user for use in source.uses() if use.user != node]
@@ -72,7 +72,7 @@ def is_only_view(value: tp.Value) -> bool:
     return same_block and all(user.kind() in _MEASURES for user in others) and is_only_view(source)
 
 
-def _is_view(node: tp.Node) -> bool:
+def is_view(node: tp.Node) -> bool:
     """Whether the one tensor that an operator gives can share memory with its first argument alone."""
     schema = tp.schema(node)
     if schema is None or node.outputsSize() != 1 or tp.written_to(node):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from bridge import torch_private as tp
-from bridge.frontend.pieces import has_twin, is_only_view, is_write, makes_new, twin
+from bridge.frontend.pieces import has_twin, is_only_view, is_view, is_write, makes_new, twin
 
 _SCATTERS = {"aten::slice": "aten::slice_scatter", "aten::select": "aten::select_scatter"}
 
@@ -162,7 +162,7 @@ def _readers(view: tp.Node) -> list[tp.Node]:
     for use in view.output().uses():
         if makes_new(use.user) or (is_write(use.user) and use.offset > 0):
             found.append(use.user)
-        elif use.user.kind() in _SCATTERS:
+        elif is_view(use.user) and use.offset == 0:
             found += _readers(use.user)
         else:
             found.append(use.user.owningBlock().returnNode())

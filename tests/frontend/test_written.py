@@ -76,6 +76,21 @@ def places(x: Tensor, n: int) -> Tensor:
     return moved.flatten(1).sum(1).sum() + x[:, apart.sum(-1).flatten() % 6]
 
 
+def positions(x: Tensor, n: int) -> Tensor:
+    """Added to all but the first token, as attention with decomposed relative positions does it."""
+    y = x @ x.t()
+    y[:, 1:] = (y[:, 1:].reshape(-1, 1) + x.sum()).view(y.shape[0], -1)
+    y[1:, 1:] = y[1:, 1:].t().exp().t() * 2
+    return y.softmax(-1)
+
+
+def read_late(x: Tensor, n: int) -> Tensor:
+    y = x * 2
+    row = y[1:].view(-1, 2)
+    y[:, 1] = 7
+    return row.sum() + y.tanh()
+
+
 def two_views(x: Tensor, n: int) -> Tensor:
     y = x.exp()
     z = y.view(-1, 3, 2)
@@ -130,8 +145,8 @@ def of_arguments(x: Tensor, n: int) -> Tensor:
     return x @ x.t()
 
 
-WHOLE = [columns, corners, mask, chosen, numbers, heads, places]
-OTHERS = [two_views, a_view_in_turns, old_views, results_used, in_turns, in_a_branch, of_arguments]
+WHOLE = [columns, corners, mask, chosen, numbers, heads, places, positions]
+OTHERS = [read_late, two_views, a_view_in_turns, old_views, results_used, in_turns, in_a_branch, of_arguments]
 
 
 class Scripted(nn.Module):
