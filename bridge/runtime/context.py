@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bridge.runtime.streams import SharedStream
 
 _MOST_SHAPES = 1024
+_address_of = torch.Tensor.data_ptr  # not looked up in each tensor
 _MISALIGNED = -1  # no address: the next call binds again
 
 Shapes = tuple[torch.Size, ...]
@@ -160,7 +161,7 @@ class Context:
             outputs = [empty(*form) for form in layout.forms]
         tensors, known = inputs + outputs, self._addresses
         for index in layout.places:
-            address = tensors[index].data_ptr()
+            address = _address_of(tensors[index])
             if address != known[index]:
                 known[index] = address
                 if address % ALIGNMENT:
