@@ -98,7 +98,7 @@ class Builder:
         node = gs.Node(op_type, name, kept, tensors, outputs, _domain or None)
         self._editor.insert(node, self._graph)
         self.created.append(node)
-        types = list(_types or body_types or self._infer(node, values))
+        types = list(_types or body_types or self.infer(node, values))
         for tensor, (dtype, dims) in zip(outputs, types, strict=False):
             tensor.dtype, tensor.shape = dtype, None if dims is None else list(dims)
         results = tuple(Value(t, self._editor) for t in outputs)
@@ -201,7 +201,12 @@ class Builder:
         concrete = re.fullmatch(r"tensor\((\w+)\)", kind)
         return self.constant(value, np.dtype(_onnx_name(concrete[1])) if concrete else known.get(kind))
 
-    def _infer(self, node: gs.Node, values: Sequence[Value | None]) -> list[Typed]:
+    def infer(self, node: gs.Node, values: Sequence[Value | None]) -> list[Typed]:
+        """The (dtype, dims) of each output of a node that reads these values; None where they are not known.
+
+        Raises:
+            RewriteError: the node is wrong for them.
+        """
         inputs = []
         for value in values:
             if value is not None:

@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 from rewrites import torch_domain
 from rewrites.builder import Builder
 from rewrites.errors import NewerOpset, Refusal, RewriteError
-from rewrites.graph import Editor, Node, Value
+from rewrites.graph import Editor, Node, Value, bodies
 from rewrites.passes import PassGraph
 from rewrites.pattern import Match
 from rewrites.registry import RuleSet
@@ -199,7 +199,26 @@ class Engine:
         created = [n for n in op.created if editor.is_live(n)]
         self._descend(rule, match.nodes, created, len(created) - len(removed))
         self.report.fired.append(Firing(rule.name, where, match.root.op, len(removed), len(created)))
-        return [*created, *again]
+        return [*created, *again, *self._settle(again, op)]
+
+    def _settle(self, nodes: list[gs.Node], op: Builder) -> list[gs.Node]:
+        """Infer what these nodes give, where an unknown operator had hidden it so far; the nodes that read it."""
+        reached: list[gs.Node] = []
+        pending = list(nodes)
+        while pending:
+            node = pending.pop()
+            if bodies(node) or not any(t.name and t.dtype is None for t in node.outputs):
+                continue
+            try:
+                types = op.infer(node, [Value(t, self.editor) if t.name else None for t in node.inputs])
+            except RewriteError:
+                continue
+            for tensor, (dtype, dims) in zip(node.outputs, types, strict=False):
+                if tensor.dtype is None and dtype is not None:
+                    tensor.dtype, tensor.shape = dtype, None if dims is None else list(dims)
+                    pending += self.editor.consumers(tensor)
+                    reached += self.editor.consumers(tensor)
+        return reached
 
     def _descend(self, rule: Rule, sources: list[gs.Node], created: list[gs.Node], balance: int) -> None:
         known = [self._lineage[id(n)] for n in sources if id(n) in self._lineage]

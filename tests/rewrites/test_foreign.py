@@ -252,3 +252,39 @@ def test_a_rules_name_is_suggested() -> None:
             RewriteError, match=r"no rule is named 'onnx/dft-to-matmull'\n.*did you mean onnx/dft-to-matmul"
         ):
             call("onnx/dft-to-matmull")
+
+
+class _Data:
+    """Calibration data of ONNX Runtime's quantization tool."""
+
+    def __init__(self) -> None:
+        self.sets = iter([{"x": RNG.standard_normal((2, 3, 8, 8), np.float32)} for _ in range(3)])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.sets, None)
+
+
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+@pytest.mark.parametrize("kind", ["QInt8", "QUInt8"])
+def test_models_of_the_quantization_tool_of_onnx_runtime(form: str, kind: str, tmp_path) -> None:
+    """Operators of its own domain hide the types of what follows, until a rule has replaced them."""
+    tool = pytest.importorskip("onnxruntime.quantization")
+    text = """g (float[n,3,8,8] x) => (float[n,5] y) {
+        a = Conv<pads = [1, 1, 1, 1]>(x, w) r = Relu(a) b = Conv<pads = [1, 1, 1, 1]>(r, v) s = Sigmoid(b) c = Add(r, s)
+        d = Mul(c, s) l = LeakyRelu<alpha = 0.1>(d) k = Concat<axis = 1>(l, s) p = AveragePool<kernel_shape = [2, 2]>(k)
+        m = GlobalAveragePool(p) f = Flatten(m) h = Gemm<transB = 1>(f, u, t) y = Softmax<axis = 1>(h) }"""
+    model = parsed(text, opset=13)
+    sizes = {"w": (4, 3, 3, 3), "v": (4, 4, 3, 3), "u": (5, 8), "t": (5,)}
+    for name, shape in sizes.items():
+        model.graph.initializer.append(numpy_helper.from_array(RNG.standard_normal(shape, np.float32) / 3, name))
+    onnx.save(model, tmp_path / "float.onnx")
+    types = {"activation_type": tool.QuantType[kind], "weight_type": tool.QuantType.QInt8}
+    options = {"quant_format": tool.QuantFormat[form], "per_channel": True, **types}
+    tool.quantize_static(tmp_path / "float.onnx", tmp_path / "quantized.onnx", _Data(), **options)
+    quantized = onnx.load(tmp_path / "quantized.onnx")
+    assert form == "QDQ" or {"QLinearAdd", "QGemm"} <= {n.op_type for n in quantized.graph.node}
+    result = rewrites.rewrite(quantized, target="tensorrt_rtx").model
+    onnx.checker.check_model(result, full_check=True)
+    x = {"x": RNG.standard_normal((2, 3, 8, 8), np.float32)}
+    compare(run(result, x), run(quantized, x), 1e-5, 2e-2)
+    assert builds(result, x) is None
