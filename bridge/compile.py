@@ -59,10 +59,10 @@ def compile(module: Any, spec: Any = None, **settings: Any) -> torch.nn.Module:
             "the module has engines already, which stay as they are; to change them, compile what it was made from"
         )
     backend = backends.select(wanted.backend)
-    backend.begin(home_of(module, wanted))
-    loaded = load(module, wanted, wants_gpu=backend.name != "onnxruntime")
-    partition, calls = divide_and_build(loaded, backend)
-    return loaded.adapt(finish(loaded, partition, calls))
+    with backend.begun(home_of(module, wanted)):
+        loaded = load(module, wanted, wants_gpu=backend.name != "onnxruntime")
+        partition, calls = divide_and_build(loaded, backend)
+        return loaded.adapt(finish(loaded, partition, calls))
 
 
 def home_of(module: Any, spec: CompileSpec) -> torch.device | None:

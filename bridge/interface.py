@@ -123,9 +123,9 @@ def convert_method_to_trt_engine(module: Any, method_name: str = "forward", spec
     wanted = CompileSpec.of(spec, settings)
     wanted.require_full_compilation = True
     backend = _engine_maker(wanted.backend)
-    backend.begin(home_of(module, wanted))
-    loaded = load(module, wanted, method_name)
-    partition, calls = divide_and_build(loaded, backend)
+    with backend.begun(home_of(module, wanted)):
+        loaded = load(module, wanted, method_name)
+        partition, calls = divide_and_build(loaded, backend)
     _require_whole(partition, loaded)
     (call,) = calls.values()
     return Plan.from_tensor(call.plan).section(ENGINE).tobytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -102,8 +103,8 @@ class Backend(Protocol):
         """The installed version, e.g. ``"10.6.0"``."""
         ...
 
-    def begin(self, device: torch.device | None = None) -> None:
-        """Begins what the first check or build of a process waits for, beside other work, and returns at once.
+    def begun(self, device: torch.device | None = None) -> AbstractContextManager[None]:
+        """While it lasts, what the first check or build of a process waits for is made beside other work.
 
         Args:
             device: where will be built; None: on the current GPU. What is in the way of it, later calls tell.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import onnx_graphsurgeon as gs
 import torch
@@ -40,8 +41,8 @@ class OnnxRuntime:
 
         return str(onnxruntime.__version__)
 
-    def begin(self, device: torch.device | None = None) -> None:
-        """Nothing takes long."""
+    def begun(self, device: torch.device | None = None) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def refusals(self, graph: gs.Graph, then: BuildSettings | None = None) -> list[Refusal]:
         model, _ = detach_weights(graph)

@@ -4,6 +4,10 @@ On an H200's host the first one of TensorRT 10.6 takes five seconds: it unpacks 
 them go, so one of each kind stays. The bindings' constructor holds Python's lock all the while (versions 10.0 to 11.1,
 `python/src/infer/pyCore.cpp`): nothing else would run, whichever thread called it. The library's function that it
 calls, by which C++ programs make theirs, is called without the lock.
+
+TensorRT talks to its logger, which wants Python's lock, while it holds a lock of its own. Who made a builder meanwhile
+with Python's lock held would wait for ever: others that use the bindings wait here for the first one instead, and what
+began one lasts no shorter than that.
 """
 
 from __future__ import annotations
@@ -12,8 +16,8 @@ import atexit
 import ctypes
 import os
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,20 +34,32 @@ _staying: dict[str, Any] = {}
 atexit.register(_staying.clear)
 
 
-def begin(name: str, device: torch.device | None = None) -> None:
-    """Begins to make the first builder of this process, in a thread, and returns at once; what fails, fails later.
+@contextmanager
+def beside(name: str, device: torch.device | None = None) -> Iterator[None]:
+    """While it lasts, the first builder of this process is made in a thread; what fails there, fails later.
 
     Args:
         name: of the bindings.
         device: the GPU on which it will build; None, or another device than a GPU: the current one.
     """
+    _begin(name, device)
+    try:
+        yield
+    finally:
+        _wait(name)
+
+
+def _begin(name: str, device: torch.device | None) -> None:
     with _LOCK:
-        if name in _begun or name in _staying:
-            return
-        first = _first(name)
+        first = _first(name) if name not in _begun and name not in _staying else None
         if first is not None:
-            _begun[name] = threading.Thread(target=first.make, args=(name, _index(device)))
-            _begun[name].start()
+            _begun[name] = first.begin(name, _index(device))
+
+
+def _wait(name: str) -> None:
+    work = _begun.get(name)
+    if work is not None:
+        work.join()
 
 
 def builder(name: str, errors: list[str]) -> Any:
@@ -55,9 +71,7 @@ def builder(name: str, errors: list[str]) -> Any:
     Raises:
         BuildError: this machine cannot build.
     """
-    first = _begun.get(name)
-    if first is not None:
-        first.join()
+    _wait(name)
     try:
         made = bindings(name).Builder(logger(name))
     except (TypeError, RuntimeError) as error:
@@ -78,19 +92,34 @@ def _index(device: torch.device | None) -> int | None:
 
 @dataclass(frozen=True)
 class _First:
-    """The library's own function that makes a builder, and what it is given."""
+    """The library's own function that makes a builder, what it is given, and the class by which others make theirs."""
 
     create: Callable[[int, int], int | None]
     logger: int
     version: int
+    others: Any
     runtime: Any
     """While there is one, the library knows the logger."""
 
-    def make(self, name: str, index: int | None) -> None:
+    def begin(self, name: str, index: int | None) -> threading.Thread:
         """Makes a builder that lasts as long as the process; who needs one finds out what is in the way of it."""
-        on_device = torch.cuda.device(index) if index is not None else nullcontext()
-        with suppress(Exception), on_device, logger(name).errors():
-            self.create(self.logger, self.version)
+        own = vars(self.others)["__init__"]
+
+        def waits(made: Any, *args: Any, **kwargs: Any) -> None:
+            work.join()
+            own(made, *args, **kwargs)
+
+        def make() -> None:
+            on_device = torch.cuda.device(index) if index is not None else nullcontext()
+            with suppress(Exception), on_device, logger(name).errors():
+                self.create(self.logger, self.version)
+            if vars(self.others)["__init__"] is waits:
+                self.others.__init__ = own
+
+        work = threading.Thread(target=make)
+        self.others.__init__ = waits
+        work.start()
+        return work
 
 
 def _first(name: str) -> _First | None:
@@ -106,4 +135,4 @@ def _first(name: str) -> _First | None:
         return None
     known.restype = create.restype = ctypes.c_void_p
     create.argtypes = (ctypes.c_void_p, ctypes.c_int32)
-    return _First(create, known(), version, runtime)
+    return _First(create, known(), version, trt.Builder, runtime)

@@ -9,7 +9,7 @@ import re
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -72,8 +72,8 @@ class TensorRTBackend:
     def version(self) -> str:
         return str(python_bindings(self.name).__version__)
 
-    def begin(self, device: torch.device | None = None) -> None:
-        tensorrt_builder.begin(self.name, device)
+    def begun(self, device: torch.device | None = None) -> AbstractContextManager[None]:
+        return tensorrt_builder.beside(self.name, device)
 
     def refusals(self, graph: gs.Graph, then: BuildSettings | None = None) -> list[Refusal]:
         with self._parsed(graph, then or DEFAULTS) as parsed:
