@@ -136,6 +136,29 @@ def test_patches_are_put_back_into_images_of_any_size(make: Any) -> None:
         torch.testing.assert_close(compiled(x), Outlook()(x), rtol=1e-4, atol=1e-5)
 
 
+class SharedQueries(nn.Module):
+    """Windows of images, each asked by the queries of its image: how often these are repeated follows from sizes."""
+
+    def forward(self, windows: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+        spread = queries.repeat_interleave(windows.shape[0] // queries.shape[0], dim=0)
+        return (windows @ spread.transpose(1, 2)).softmax(-1), spread.repeat_interleave(windows.shape[1], 1).exp()
+
+
+@pytest.mark.parametrize("make", [torch.jit.script, None], ids=["scripted", "traced"])
+def test_queries_are_repeated_as_often_as_sizes_say(make: Any) -> None:
+    given = torch.randn(6, 5, 8), torch.randn(2, 5, 8)
+    module = torch.jit.script(SharedQueries()) if make else torch.jit.trace(SharedQueries(), given, check_trace=False)
+    spec = [
+        bridge.Input(min_shape=(low, 5, 8), opt_shape=(usual, 5, 8), max_shape=(high, 5, 8))
+        for low, usual, high in ((2, 6, 8), (1, 2, 4))
+    ]
+    compiled = bridge.compile(module, spec, backend="onnxruntime", require_full_compilation=True)
+    for windows, images in ((2, 1), (8, 2), (8, 4)):
+        given = torch.randn(windows, 5, 8), torch.randn(images, 5, 8)
+        for found, expected in zip(compiled(*given), SharedQueries()(*given), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 class SpatialTransformer(nn.Module):
     """Turns and moves its images by what it finds in them."""
 

@@ -272,7 +272,8 @@ class _Reasoner:
         shape = max([together.shape, *numbers])
         if node.kind() == "aten::__getitem__" and self._unlike_items(node):
             shape = Varies.WITH_DATA
-        if _is_sized_by_content(node) or (node.kind() in ("aten::index", "aten::where") and self._by_mask(node)):
+        shape = max([shape, *(self.facts.of(value).content for value in _sized_by(node))])
+        if node.kind() in ("aten::index", "aten::where") and self._by_mask(node):
             shape = max(shape, together.content)
         kind = together.kind
         if node.kind() == "aten::squeeze" and len(tp.inputs_of(node)) == 1:
@@ -428,14 +429,14 @@ def _counts_dimensions(listed: tp.Value) -> bool:
     return node.kind() in ("aten::size", "prim::ListConstruct")
 
 
-def _is_sized_by_content(node: tp.Node) -> bool:
-    """Whether the shape of what an operator gives follows from the content of a tensor."""
-    if node.kind() in ("aten::repeat_interleave", "aten::tensor_split") and node.inputsSize() > 2:
-        return tp.inputs_of(node)[1].type().kind() == "TensorType"
+def _sized_by(node: tp.Node) -> list[tp.Value]:
+    """The values by whose content the shape of what an operator gives is decided."""
+    given = tp.inputs_of(node)
+    if node.kind() in ("aten::repeat_interleave", "aten::tensor_split") and len(given) > 2:
+        return given[1:2] if given[1].type().kind() == "TensorType" else []
     if node.kind() == "aten::one_hot":
-        classes = tp.inputs_of(node)[1]
-        return not (tp.is_constant(classes) and tp.constant_value(classes) > 0)
-    return node.kind() in _CONTENT_SHAPES
+        return [] if tp.is_constant(given[1]) and tp.constant_value(given[1]) > 0 else given
+    return given if node.kind() in _CONTENT_SHAPES else []
 
 
 def _sizing(node: tp.Node) -> list[tp.Value]:

@@ -197,13 +197,27 @@ def unsafe_masked_index(x, mask, indices, fill):
     refuses=[example(self=(2, 3), repeats=0, because="empty")],
 )
 def repeat_interleave(x, repeats, dim=None, *, output_size=None):
-    """repeat_interleave -> Unsqueeze Expand Reshape."""
+    """repeat_interleave -> Unsqueeze Expand Reshape; how often may be known only when the model runs."""
     del output_size
-    require(repeats > 0, "the result is empty")
+    require(not isinstance(repeats, int) or repeats > 0, "the result is empty")
     x, dim = (x.reshape(-1), 0) if dim is None else (x, dim % x.dim())
     before, after = x.shape[:dim], x.shape[dim + 1 :]
     spread = x.unsqueeze(dim + 1).expand(*before, x.shape[dim], repeats, *after)
     return spread.reshape(*before, x.shape[dim] * repeats, *after)
+
+
+@lowering(
+    "aten::repeat_interleave.self_Tensor",
+    examples=[
+        example(self=("n", 3), repeats=tensor(dtype="int64", values=2), dim=1),
+        example(self=(2, "n"), repeats=tensor(1, dtype="int64", values=[3]), dim=-2),
+    ],
+    refuses=[example(self=(2, 3), repeats=tensor(3, dtype="int64", low=1), dim=1, because="each element")],
+)
+def repeat_interleave_by_tensor(x, repeats, dim=None, *, output_size=None):
+    """repeat_interleave by a tensor of one number, as a trace holds what sizes give -> Unsqueeze Expand Reshape."""
+    require(repeats.dim() == 0 or repeats.shape[0] == 1, "each element is repeated as often as its own number says")
+    return repeat_interleave.function(x, repeats.reshape(()), dim, output_size=output_size)
 
 
 @lowering(
