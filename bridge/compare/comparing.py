@@ -18,7 +18,7 @@ from bridge.compare.outputs import RTOL, OutputRow, Tolerance, compare_outputs, 
 from bridge.compare.results import ComparisonReport
 from bridge.compare.runners import Contender, needs_own_process
 from bridge.compare.tracing import STAGES, comparable_of
-from bridge.errors import BridgeError, SpecError
+from bridge.errors import BridgeError, ExportError, SpecError
 from bridge.frontend.load import default_dtype
 from bridge.report.writing import refuse_unwritable, refuse_unwritable_folder, replacing
 from bridge.spec import CompileSpec
@@ -110,7 +110,10 @@ def _look_into(graphs: Comparable, report: ComparisonReport, folder: Path | None
     report.noise, report.notes = graphs.noise, graphs.notes
     if folder is not None:
         bound = _bound(report.outputs)
-        report.bisection = bisecting.bisect(graphs, report.layers, report.passed, folder, bound)
+        try:
+            report.bisection = bisecting.bisect(graphs, report.layers, report.passed, folder, bound)
+        except ExportError as error:  # what is known by then is told all the same
+            report.notes.append(f"nothing can be halved: {error.what}" + (f" ({error.where})" if error.where else ""))
 
 
 def _checked(

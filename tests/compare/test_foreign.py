@@ -185,3 +185,18 @@ def test_an_optional_tensor_that_is_given_is_a_tensor() -> None:
     model = bridge.to_onnx(torch.jit.script(Optional().eval()), list(inputs))
     assert [value.name for value in model.graph.input] == ["x", "mask"]
     assert compare(Optional().eval(), model, inputs).passed
+
+
+def test_what_cannot_be_halved_is_told(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the outputs and the layers show is not lost with it."""
+    from bridge.compare import bisecting
+
+    def fails(*_: Any) -> None:
+        raise bridge.ExportError("torch.onnx failed on this graph", where="prim::If in decoder")
+
+    monkeypatch.setattr(bisecting, "bisect", fails)
+    torch.manual_seed(0)
+    module, other, x = torch.nn.Linear(8, 4).eval(), torch.nn.Linear(8, 4).eval(), torch.randn(2, 8)
+    report = compare(module, other, (x,), bisect=tmp_path / "found")
+    assert not report.passed and report.first_divergence is not None
+    assert report.notes[-1] == "nothing can be halved: torch.onnx failed on this graph (prim::If in decoder)"
