@@ -14,7 +14,7 @@ from bridge import torch_private as tp
 from bridge.backends.base import Backend, BuildSettings
 from bridge.building import Builder, Ranges, settings_of
 from bridge.frontend.alias import Memory
-from bridge.frontend.load import Loaded, device_of, load, refuse_unmade
+from bridge.frontend.load import Loaded, load, refuse_unmade
 from bridge.frontend.provenance import TAG
 from bridge.logging import show_graph
 from bridge.partition.naming import warn_of_names_of_nothing
@@ -59,15 +59,9 @@ def compile(module: Any, spec: Any = None, **settings: Any) -> torch.nn.Module:
             "the module has engines already, which stay as they are; to change them, compile what it was made from"
         )
     backend = backends.select(wanted.backend)
-    with backend.begun(home_of(module, wanted)):
-        loaded = load(module, wanted, wants_gpu=backend.name != "onnxruntime")
-        partition, calls = divide_and_build(loaded, backend)
-        return loaded.adapt(finish(loaded, partition, calls))
-
-
-def home_of(module: Any, spec: CompileSpec) -> torch.device | None:
-    """Where a module will run, as far as can be told before it is loaded."""
-    return spec.device or (device_of(module) if isinstance(module, torch.nn.Module) else None)
+    loaded = load(module, wanted, wants_gpu=backend.name != "onnxruntime")
+    partition, calls = divide_and_build(loaded, backend)
+    return loaded.adapt(finish(loaded, partition, calls))
 
 
 @dataclass

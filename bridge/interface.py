@@ -10,7 +10,7 @@ from bridge import backends
 from bridge import torch_private as tp
 from bridge.backends.base import Backend
 from bridge.backends.weights import Array, detach_weights, with_weights
-from bridge.compile import Partition, divide_and_build, home_of
+from bridge.compile import Partition, divide_and_build
 from bridge.errors import BridgeError, ExportError
 from bridge.export.export import ExporterCrash
 from bridge.export.whole import whole_function
@@ -123,9 +123,8 @@ def convert_method_to_trt_engine(module: Any, method_name: str = "forward", spec
     wanted = CompileSpec.of(spec, settings)
     wanted.require_full_compilation = True
     backend = _engine_maker(wanted.backend)
-    with backend.begun(home_of(module, wanted)):
-        loaded = load(module, wanted, method_name)
-        partition, calls = divide_and_build(loaded, backend)
+    loaded = load(module, wanted, method_name)
+    partition, calls = divide_and_build(loaded, backend)
     _require_whole(partition, loaded)
     (call,) = calls.values()
     return Plan.from_tensor(call.plan).section(ENGINE).tobytes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,9 +159,6 @@ class Planner:
 
     def version(self) -> str:
         return "none"
-
-    def begun(self, device: torch.device | None = None) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def refusals(self, graph: gs.Graph, then: BuildSettings | None = None) -> list[Refusal]:
         return []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -101,14 +100,6 @@ class Backend(Protocol):
 
     def version(self) -> str:
         """The installed version, e.g. ``"10.6.0"``."""
-        ...
-
-    def begun(self, device: torch.device | None = None) -> AbstractContextManager[None]:
-        """While it lasts, what the first check or build of a process waits for is made beside other work.
-
-        Args:
-            device: where will be built; None: on the current GPU. What is in the way of it, later calls tell.
-        """
         ...
 
     def refusals(self, graph: gs.Graph, then: BuildSettings | None = None) -> list[Refusal]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import onnx_graphsurgeon as gs
 import torch
@@ -40,9 +39,6 @@ class OnnxRuntime:
         import onnxruntime
 
         return str(onnxruntime.__version__)
-
-    def begun(self, device: torch.device | None = None) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def refusals(self, graph: gs.Graph, then: BuildSettings | None = None) -> list[Refusal]:
         model, _ = detach_weights(graph)

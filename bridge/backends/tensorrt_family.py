@@ -5,11 +5,12 @@ Networks are strongly typed: the ONNX graph says the precision of every layer, s
 
 from __future__ import annotations
 
+import atexit
 import re
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,6 @@ import onnx
 import onnx_graphsurgeon as gs
 import torch
 
-from bridge.backends import tensorrt_builder
 from bridge.backends.base import DEFAULTS, BuildSettings, Progress, Refusal
 from bridge.backends.tensorrt_config import configure, save_timing_cache
 from bridge.backends.weights import Array, bindings, detach_weights, save_model
@@ -30,6 +30,11 @@ from bridge.runtime.dtypes import NAMES_OF_TENSORRT
 from bridge.runtime.plan import Binding, Plan, PlanHeader, Profile
 from bridge.runtime.session import Session, load
 from bridge.runtime.session_tensorrt import ENGINE
+
+# TensorRT loads its kernels with a process's first builder, which takes seconds, and lets them go with its last one:
+# one of each kind stays.
+_staying: dict[str, Any] = {}
+atexit.register(_staying.clear)
 
 
 @dataclass
@@ -72,9 +77,6 @@ class TensorRTBackend:
     def version(self) -> str:
         return str(python_bindings(self.name).__version__)
 
-    def begun(self, device: torch.device | None = None) -> AbstractContextManager[None]:
-        return tensorrt_builder.beside(self.name, device)
-
     def refusals(self, graph: gs.Graph, then: BuildSettings | None = None) -> list[Refusal]:
         with self._parsed(graph, then or DEFAULTS) as parsed:
             if then is not None and not parsed.refusals:
@@ -114,7 +116,7 @@ class TensorRTBackend:
         trt = python_bindings(self.name)
         written = model.SerializeToString()
         with tempfile.TemporaryDirectory(prefix="bridge-") as folder, logger(self.name).errors() as errors:
-            builder = tensorrt_builder.builder(self.name, errors)
+            builder = _builder(trt, self.name, errors)
             network = builder.create_network(_network_flags(trt))
             parser = trt.OnnxParser(network, logger(self.name))
             refusals = _parse(parser, model, weights, Path(folder), errors)
@@ -152,6 +154,18 @@ class TensorRTBackend:
             settings=settings.changed(),
             notes=tuple(notes),
         )
+
+
+def _builder(trt: ModuleType, name: str, errors: list[str]) -> Any:
+    try:
+        builder = trt.Builder(logger(name))
+    except (TypeError, RuntimeError) as error:
+        why = "\n".join(errors) or str(error)
+        raise BuildError(
+            f"{TITLES[name]} cannot build on this machine", why=why, hint="it needs an NVIDIA GPU and its driver"
+        ) from error
+    _staying.setdefault(name, builder)
+    return builder
 
 
 def _network_flags(trt: ModuleType) -> int:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 import bridge
-from bridge.backends import tensorrt_builder
 from bridge.runtime.calls import engine_calls
 from gpu_bench.measuring import median_ms
 from gpu_bench.models import half_of
@@ -22,39 +21,30 @@ BACKEND = "tensorrt" if torch.cuda.is_available() else "onnxruntime"
 
 
 class BuildClock:
-    """Adds up the seconds in TensorRT's own builder, whoever calls it: until there is one, and in its builds."""
+    """Adds up the seconds in TensorRT's own builder: in its constructor, and in its builds, whoever calls them."""
 
-    _TIMED = {
-        "__init__": "builder_s",  # of its class; ours begins the first one early, and then waits for it
-        "builder": "builder_s",
-        "build_serialized_network": "build_s",
-        "build_engine_with_config": "build_s",
-    }
+    _TIMED = {"__init__": "builder_s", "build_serialized_network": "build_s", "build_engine_with_config": "build_s"}
 
     def __enter__(self) -> BuildClock:
         self.seconds: dict[str, float] = {}
-        self._within = 0
-        owners = (import_module("tensorrt").Builder, tensorrt_builder) if BACKEND == "tensorrt" else ()
-        self._own = [
-            (owner, name, getattr(owner, name)) for owner in owners for name in self._TIMED if name in vars(owner)
-        ]
-        for owner, name, function in self._own:
-            setattr(owner, name, self._timed(self._TIMED[name], function))
+        self._builder: Any = import_module("tensorrt").Builder if BACKEND == "tensorrt" else None
+        names = [name for name in self._TIMED if self._builder and hasattr(self._builder, name)]
+        self._own = {name: getattr(self._builder, name) for name in names}
+        for name, method in self._own.items():
+            setattr(self._builder, name, self._timed(self._TIMED[name], method))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for owner, name, function in self._own:
-            setattr(owner, name, function)
+        for name, method in self._own.items():
+            setattr(self._builder, name, method)
 
-    def _timed(self, key: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _timed(self, key: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
-            start, self._within = time.perf_counter(), self._within + 1
+            start = time.perf_counter()
             try:
-                return function(*args, **kwargs)
+                return method(*args, **kwargs)
             finally:
-                self._within -= 1
-                if not self._within:
-                    self.seconds[key] = self.seconds.get(key, 0.0) + time.perf_counter() - start
+                self.seconds[key] = self.seconds.get(key, 0.0) + time.perf_counter() - start
 
         return timed
 
@@ -62,7 +52,7 @@ class BuildClock:
 def timed(compile: Callable[[], Any]) -> tuple[Any, Found]:
     """What it compiles, the seconds that took, and those of it in TensorRT, where it is called from Python.
 
-    ``beyond_build_s`` is all but the builds, ``beyond_s`` all but the builds and the wait for TensorRT's builder.
+    ``beyond_build_s`` is all but the builds, ``beyond_s`` all but the builds and the constructor of TensorRT's builder.
     """
     with BuildClock() as clock:
         start = time.perf_counter()

@@ -1,8 +1,6 @@
 """TensorRT itself: needs a GPU and TensorRT 10 or newer."""
 
 import logging
-import subprocess
-import sys
 
 import ml_dtypes
 import numpy as np
@@ -126,37 +124,3 @@ def test_messages_go_through_logging(capfd, caplog):
         select("tensorrt").build(linear()[0], [PROFILE])
     assert caplog.records
     assert "[TRT]" not in capfd.readouterr().err
-
-
-BESIDE = """
-import faulthandler, threading, time
-import tensorrt as trt
-import torch
-from bridge.backends import select, tensorrt_builder
-from bridge.runtime.bindings import logger
-
-faulthandler.dump_traceback_later(90, exit=True)
-torch.zeros(1, device="cuda")
-log, start, longest = logger("tensorrt"), time.perf_counter(), 0.0
-with select("tensorrt").begun():
-    (making,) = tensorrt_builder._begun.values()
-    another = threading.Thread(target=lambda: trt.Builder(log))
-    another.start()
-    while making.is_alive():
-        before = time.perf_counter()
-        torch.rand(64, 64, device="cuda").sum().item()
-        runtime = trt.Runtime(log)
-        longest = max(longest, time.perf_counter() - before)
-made = time.perf_counter() - start
-another.join()
-print(longest, made, time.perf_counter() - start - made)
-"""
-
-
-def test_the_first_builder_is_made_beside_other_work():
-    """In a process of its own: work and TensorRT's runtimes go on meanwhile, and another's builder comes after it."""
-    ended = subprocess.run([sys.executable, "-c", BESIDE], check=False, capture_output=True, text=True, timeout=150)
-    assert ended.returncode == 0, ended.stderr
-    longest, made, another = map(float, ended.stdout.split())
-    assert longest < made / 3
-    assert another < 0.5
