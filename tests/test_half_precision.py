@@ -28,6 +28,14 @@ CASES = {
         *(_x(1, 2, 5, 8) * scale for scale in (1, 0.5, 2)),
     ),
 }  # fmt: skip
+WIDENED = {
+    "softmax": lambda x: x.softmax(-1, dtype=torch.float32),
+    "logarithm of softmax": lambda x: x.log_softmax(0, dtype=torch.float32),
+    "norm": lambda x: torch.linalg.vector_norm(x, 3, dim=1, dtype=torch.float32),
+    "largest element": lambda x: torch.linalg.vector_norm(x, float("inf"), dim=1, dtype=torch.float32),
+    "sums": lambda x: (x.sum(0, dtype=torch.float32), x.mean(1, dtype=torch.float32), x.cumsum(0, dtype=torch.float32)),
+    "weights of experts": lambda x: F.softmax(x, dim=1, dtype=torch.float32).topk(2, 1),
+}
 SORTED = {
     "sort": lambda x: torch.sort(x, dim=1, descending=True),
     "places": lambda x: x.argsort(0),
@@ -35,13 +43,16 @@ SORTED = {
 }
 
 
-def _compiled(function, inputs):
+def _traced(function, inputs):
     class Operator(torch.nn.Module):
         def forward(self, *tensors):
             return function(*tensors)
 
-    traced = torch.jit.trace(Operator().eval(), tuple(inputs), check_trace=False)
-    return bridge.compile(traced, list(inputs), backend="onnxruntime", require_full_compilation=True)
+    return torch.jit.trace(Operator().eval(), tuple(inputs), check_trace=False)
+
+
+def _compiled(function, inputs):
+    return bridge.compile(_traced(function, inputs), list(inputs), backend="onnxruntime", require_full_compilation=True)
 
 
 def _parts(made) -> tuple[torch.Tensor, ...]:
@@ -60,6 +71,25 @@ def test_an_operator_errs_no_more_than_eager(case, dtype) -> None:
         unit = torch.finfo(dtype).eps * right.abs().max()
         error, own = ((x.double() - right).abs().max() for x in (ours, theirs))
         assert error <= 2 * own + unit, f"errs by {error}, eager by {own}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("function", WIDENED.values(), ids=WIDENED)
+def test_what_is_computed_in_float32_is_not_rounded_first(function, dtype) -> None:
+    x = _x(6, 5).to(dtype)
+    for ours, theirs in zip(_parts(_compiled(function, [x])(x)), _parts(function(x)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_softmax_that_is_rounded_back_stays_one_operator(dtype) -> None:
+    def function(x):
+        return x.softmax(-1, dtype=torch.float32).to(x.dtype) @ x
+
+    x = _x(5, 5).to(dtype)
+    torch.testing.assert_close(_compiled(function, [x])(x), function(x), rtol=2e-2, atol=2e-3)
+    operators = [node.op_type for node in bridge.to_onnx(_traced(function, [x]), [x]).graph.node]
+    assert operators[0] == "Softmax"  # of sixteen bits, as TensorRT's own kernel for attention takes it
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

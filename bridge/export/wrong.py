@@ -38,6 +38,7 @@ _ADDED_PRODUCTS = {"aten::addmm", "aten::baddbmm", "aten::addbmm", "aten::addmv"
 _CONVOLUTIONS = {f"aten::{name}{rank}d" for name in ("conv", "conv_transpose") for rank in (1, 2, 3)}
 _OUTER = {"aten::outer", "aten::ger"}
 _BITWISE = {f"aten::{name}" for op in ("and", "or", "xor") for name in (f"__{op}__", f"bitwise_{op}")}
+_WIDENED = {"aten::softmax", "aten::log_softmax", "aten::linalg_vector_norm"}  # rounded first where dtype is wider
 _ROOTS = (0.5, -0.5)
 _VARIANCES = {"aten::var", "aten::std", "aten::var_mean", "aten::std_mean"}
 _BY_ORDER = {  # NaN is left open, which PyTorch puts above all numbers and makes the result of maxima and minima
@@ -72,6 +73,8 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
     if kind in _BITWISE:  # of truth values and a number are truth values
         given, made = facts.known_kind(next(iter(node.inputs()))), facts.known_kind(node.output())
         return given is None or made is None or given.dtype is not made.dtype
+    if kind in _WIDENED and _widens(node, facts):
+        return True
     if kind == "aten::linalg_vector_norm":  # a maximum or minimum if infinite
         return not _argument_is(node, "ord", lambda order: abs(order) != math.inf)
     if kind == "aten::einsum":  # ONNX's keeps the axes of an ellipsis
@@ -119,6 +122,18 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
         index, source = (facts.sizes(value) for value in list(node.inputs())[2:])
         return source is None or (source != () and (source != index or None in source))
     return kind in _ALWAYS
+
+
+def _widens(node: tp.Node, facts: Facts) -> bool:
+    """Whether the result is in a wider floating type than the argument, and used so: not all is rounded back."""
+    given, made = facts.known_kind(next(iter(node.inputs()))), facts.known_kind(node.output())
+    if given is None or made is None:
+        return True
+    if given.dtype is made.dtype or not given.dtype.is_floating_point:
+        return False
+    readers = [use.user for use in node.output().uses()]
+    back = [facts.known_kind(user.output()) for user in readers if user.kind() in ("aten::to", "aten::type_as")]
+    return len(back) < len(readers) or any(kind is None or kind.dtype is not given.dtype for kind in back)
 
 
 def _is_none(value: tp.Value) -> bool:

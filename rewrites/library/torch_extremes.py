@@ -139,7 +139,14 @@ def aminmax(x, *, dim=None, keepdim=False):
     refuses=[example(self=(2, 3), ord=3.0, because="infinite")],
 )
 def linalg_vector_norm(x, ord=2, dim=None, keepdim=False, *, dtype=None):
-    """linalg_vector_norm of infinite order -> Abs ReduceMax IsNaN Where ReduceSum Add: NaN, where there is one."""
-    require(ord in (_INF, -_INF), "only norms of infinite order, which are maxima and minima")
-    x = (x if dtype is None else x.to(dtype)).abs()
-    return (greatest if ord > 0 else smallest)(x, dim or list(range(x.dim())), keepdim)
+    """linalg_vector_norm of infinite order -> Abs ReduceMax IsNaN Where ReduceSum Add: NaN, where there is one.
+
+    In a wider type -> Cast, and the norm in that type: the exporter rounds what it gives before it widens it.
+    """
+    import torch
+
+    x = x if dtype is None else x.to(dtype)
+    if ord not in (_INF, -_INF):
+        require(dtype is not None, "only norms of infinite order, which are maxima and minima, or in a wider type")
+        return torch.linalg.vector_norm(x, ord, dim, keepdim)
+    return (greatest if ord > 0 else smallest)(x.abs(), dim or list(range(x.dim())), keepdim)

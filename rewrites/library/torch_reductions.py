@@ -1,4 +1,4 @@
-"""Whether any or all elements are true: numbers count as true unless they are zero."""
+"""Whether any or all elements are true, where numbers are unless they are zero; softmax in a type of its own."""
 
 from __future__ import annotations
 
@@ -43,3 +43,18 @@ def any_(x, dim=None, keepdim=False):
 def all_(x, dim=None, keepdim=False):
     """all -> Equal Not ReduceMin: whether no element is zero; NaN is not."""
     return _truth(x, dim, keepdim, greatest=False)
+
+
+_ALONG_AXES = [example(self=("n", 5), dim=0), example(self=(2, "n", 3), dim=-2)]
+
+
+@lowering("aten::softmax", examples=_ALONG_AXES)
+def softmax(x, dim, dtype=None):
+    """softmax in a wider type -> Cast Softmax: the exporter rounds what it gives before it widens it."""
+    return (x if dtype is None else x.to(dtype)).softmax(dim)
+
+
+@lowering("aten::log_softmax", examples=_ALONG_AXES)
+def log_softmax(x, dim, dtype=None):
+    """log_softmax in a wider type -> Cast LogSoftmax: the exporter rounds what it gives before it widens it."""
+    return (x if dtype is None else x.to(dtype)).log_softmax(dim)
