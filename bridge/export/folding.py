@@ -19,18 +19,20 @@ _LARGEST = 1 << 16
 def fold_constants(graph: onnx.GraphProto, opset: int) -> None:
     """Replaces tensors that follow from small constants by their values; shape inference knows them then.
 
-    Weights, which are inputs at this time, are left as they are, and so is all of more than 65,536 elements.
+    Weights, which are inputs at this time, are left as they are, and so are results of the graph, which nodes must make, and
+    all of more than 65,536 elements.
 
     Args:
         graph: topologically sorted; changed in place.
         opset: of ONNX's own operators in it.
     """
     known = {made.name: numpy_helper.to_array(made) for made in graph.initializer if _count(made.dims) <= _LARGEST}
+    results = {value.name for value in graph.output}
     kept, made = [], []
     for node in graph.node:
         if node.op_type == "Constant":
             known |= _written(node)
-        elif (result := _computed(node, known, opset)) is not None:
+        elif not results.intersection(node.output) and (result := _computed(node, known, opset)) is not None:
             known[node.output[0]] = result
             made.append(numpy_helper.from_array(result, node.output[0]))
             continue
