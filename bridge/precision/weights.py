@@ -56,5 +56,11 @@ def convert(constant: gs.Constant, element_type: int) -> tuple[Array, Underflow 
     values = constant.values
     with np.errstate(over="ignore", under="ignore"):
         converted = values.astype(NUMPY_TYPES[element_type])
-    lost = np.count_nonzero(values) - np.count_nonzero(converted)
+    lost = _nonzero(values) - _nonzero(converted)
     return converted, Underflow(constant.name, lost / values.size) if lost else None
+
+
+def _nonzero(values: Array) -> int:
+    """How many floating values are not zero: of zero no bit but the sign is set, and NumPy counts bits faster."""
+    bits = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
+    return int(np.count_nonzero(bits << 1))
