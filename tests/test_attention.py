@@ -123,22 +123,28 @@ class Packed(torch.nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("make", "whole"), [(Padded, True), (Packed, False)])
-def test_nested_tensors(make: type[torch.nn.Module], whole: bool) -> None:
+@pytest.mark.parametrize("form", ["traced", "scripted", "module"])
+@pytest.mark.parametrize("make", [Padded, Packed])
+def test_nested_tensors(make: type[torch.nn.Module], form: str) -> None:
     torch.manual_seed(0)
     model = make().eval()
     x, blocked = torch.randn(2, 5, 16), torch.arange(5) >= torch.tensor([[5], [3]])
-    with torch.no_grad():
-        traced = torch.jit.trace(model, (x, blocked), check_trace=False)
-    assert any("nested" in node.kind() for node in traced.inlined_graph.nodes())
     spec = [
         bridge.Input(min_shape=(1, 3, 16), opt_shape=(2, 5, 16), max_shape=(4, 9, 16)),
         bridge.Input(min_shape=(1, 3), opt_shape=(2, 5), max_shape=(4, 9), example=blocked),
     ]
-    compiled = bridge.compile(traced, spec, backend="onnxruntime", require_full_compilation=whole)
+    with torch.no_grad():
+        traced = torch.jit.trace(model, (x, blocked), check_trace=False)
+        subject = {"traced": traced, "module": model}.get(form) or torch.jit.script(model)
+    assert any("nested" in node.kind() for node in traced.inlined_graph.nodes())
+    compiled = bridge.compile(subject, spec, backend="onnxruntime", require_full_compilation=make is Padded)
     for lengths in ([3], [5, 2], [1, 9, 4, 4], [4, 2, 3, 3]):
         longest = max(lengths)
         x = torch.randn(len(lengths), longest, 16)
         blocked = torch.arange(longest) >= torch.tensor(lengths)[:, None]
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x, blocked), model(x, blocked), rtol=1e-4, atol=1e-5)
+    if make is Padded:  # padding before the words: no nested tensors, and nothing is zero
+        x, blocked = torch.randn(2, 6, 16), torch.arange(6) < torch.tensor([[0], [2]])
         with torch.no_grad():
             torch.testing.assert_close(compiled(x, blocked), model(x, blocked), rtol=1e-4, atol=1e-5)

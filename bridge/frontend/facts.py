@@ -459,13 +459,14 @@ def _is_tensor(value: tp.Value) -> bool:
 
 
 def settle_modes(graph: tp.Graph) -> None:
-    """Fixes what the interpreter's state decides: no autocast, gradients enabled and required.
+    """Fixes what the interpreter's state decides: no autocast and no gradients, as where a module is only applied.
 
-    What differs behind gradients are fast paths with the same results, which no exporter knows.
+    Encoders go the way of nested tensors then, which `bridge.frontend.nested` follows whatever their masks are.
     """
     modes = {
-        "aten::is_grad_enabled": True,
+        "aten::is_grad_enabled": False,
         "prim::requires_grad": True,
+        "aten::_nested_tensor_from_mask_left_aligned": True,
         "aten::is_autocast_enabled": False,
         "aten::is_autocast_cpu_enabled": False,
     }

@@ -6,13 +6,18 @@ holds that. No compiler takes nested tensors, and layers that are given the mask
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bridge import torch_private as tp
 
+_Maker = Callable[[str, list[tp.Value], tp.Node], tp.Value]
 _LAYER = "aten::_transformer_encoder_layer_fwd"
 
 
 def settle(graph: tp.Graph) -> None:
     """Replaces nested tensors that only encoder layers read, until they are padded again to the size they had.
+
+    What was padding is zero then, as it is in eager PyTorch where every row begins with what its mask lets through.
 
     Source: torch.nn.TransformerEncoder.forward, PyTorch's native/nested/NestedTensorTransformerFunctions.cpp.
     """
@@ -60,6 +65,18 @@ def _is_padded_to(end: tp.Node, tensor: tp.Value) -> bool:
     return size.inputsSize() == 3
 
 
+def _is_aligned(graph: tp.Graph, mask: tp.Value, new: _Maker, before: tp.Node) -> tp.Value:
+    """Whether all rows of a mask begin with what they let through: only then are encoders given nested tensors."""
+
+    def number(value: int | None) -> tp.Value:
+        return tp.constant(graph, value, before)
+
+    first = new("aten::slice", [mask, number(1), number(None), number(-1), number(1)], before)
+    second = new("aten::slice", [mask, number(1), number(1), number(None), number(1)], before)
+    gap = new("aten::__and__", [second, new("aten::logical_not", [first], before)], before)
+    return new("aten::logical_not", [new("aten::any", [gap], before)], before)
+
+
 def _pad(
     graph: tp.Graph, node: tp.Node, padded: tp.Value, mask: tp.Value, layers: list[tp.Node], ends: list[tp.Node]
 ) -> None:
@@ -70,13 +87,14 @@ def _pad(
         return made.output()
 
     blocked = new("aten::logical_not", [mask], node)
+    filled = new("aten::__and__", [blocked, _is_aligned(graph, mask, new, node)], node)
     for layer in layers:
         place = layer.inputsSize() - 2
         layer.replaceInput(place, blocked)
         layer.replaceInput(place + 1, tp.constant(graph, 1, layer))  # a mask over the keys of each sequence
     for end in ends:
         nested, padding, _ = end.inputs()
-        rows = new("aten::unsqueeze", [blocked, tp.constant(graph, -1, end)], end)
+        rows = new("aten::unsqueeze", [filled, tp.constant(graph, -1, end)], end)
         end.output().replaceAllUsesWith(new("aten::masked_fill", [nested, rows, padding], end))
     node.output().replaceAllUsesWith(padded)
     for unused in (*ends, node):

@@ -93,6 +93,7 @@ def prepare(
     frozen, table, made = _freeze(working, method)
     graph = tp.graph_of(frozen, method)
     _settle_arguments(graph, inputs)
+    tp.simplify(graph)  # a probability may follow from them
     _refuse_dropout(graph, table)
     facts_.settle_modes(graph)
     _remove_dropout(graph)
@@ -105,7 +106,6 @@ def prepare(
     _hoist_attributes(frozen, graph)
     tp.simplify(graph)
     containers.settle(graph)
-    nested.settle(graph)
     pieces.settle(graph)
     in_place.make_functional(graph)  # of tensors that no container holds any more
     pieces.settle_views(graph)
@@ -120,6 +120,7 @@ def prepare(
         if _unroll(graph):
             continue
         written.settle(graph)
+        nested.settle(graph)
         if not seen.covers(graph):
             seen = _seen(frozen, method, [example])
         for facts in facts_.reason(graph, seen, inputs, others):
