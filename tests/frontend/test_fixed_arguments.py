@@ -58,6 +58,14 @@ class Dropped(torch.nn.Module):
         return torch.nn.functional.dropout(x, p) + 1
 
 
+class Attended(torch.nn.Module):
+    def forward(self, x, training: bool):
+        p = 0.5
+        if not training:
+            p = 0.0
+        return torch.nn.functional.dropout(x, p) * 2
+
+
 CASES: list[tuple[type[torch.nn.Module], Any, Any]] = [
     (Sum, [0], [1]),
     (Sum, (0,), [1]),
@@ -79,6 +87,7 @@ CASES: list[tuple[type[torch.nn.Module], Any, Any]] = [
     (Named, {"a": 2, "b": 1}, {"a": 2}),
     (Words, ["a"], ["b"]),
     (Dropped, 0.0, 0.5),
+    (Attended, False, True),
 ]
 
 
