@@ -159,6 +159,32 @@ def test_queries_are_repeated_as_often_as_sizes_say(make: Any) -> None:
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+class Predictor(nn.Module):
+    """Recurrent cells, whose gates PyTorch computes in place in pieces of a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.long, self.gated = nn.LSTMCell(6, 8), nn.GRUCell(8, 5)
+
+    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor, gated: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        hidden, cell = self.long(x, (hidden, cell))
+        return hidden[:, None] * 2, cell, self.gated(hidden, gated)
+
+
+@pytest.mark.parametrize("make", [torch.jit.script, None], ids=["scripted", "traced"])
+def test_cells_are_whole_in_an_engine(make: Any) -> None:
+    widths = (6, 8, 8, 5)
+    model, given = Predictor().eval(), tuple(torch.randn(2, width) for width in widths)
+    with torch.no_grad():
+        module = torch.jit.script(model) if make else torch.jit.trace(model, given, check_trace=False)
+    spec = [bridge.Input(min_shape=(1, w), opt_shape=(2, w), max_shape=(3, w)) for w in widths]
+    compiled = bridge.compile(module, spec, backend="onnxruntime", require_full_compilation=True)
+    for batch in (1, 3):
+        given = tuple(torch.randn(batch, width) for width in widths)
+        for found, expected in zip(compiled(*given), model(*given), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 class SpatialTransformer(nn.Module):
     """Turns and moves its images by what it finds in them."""
 

@@ -88,7 +88,7 @@ def _is_all_that_reads(unpack: tp.Node) -> bool:
     if split.kind() not in _SPLITS or len(split.output().uses()) != 1:
         return False
     tensor = next(iter(split.inputs()))
-    return len(tensor.uses()) == 1 and makes_new(tensor.node())
+    return len(tensor.uses()) == 1 and is_only_view(tensor)
 
 
 def makes_new(node: tp.Node) -> bool:

@@ -109,6 +109,7 @@ def prepare(
     pieces.settle(graph)
     in_place.make_functional(graph)  # of tensors that no container holds any more
     pieces.settle_views(graph)
+    pieces.settle(graph)  # of what was written to before it was cut
     tp.simplify(graph)
     _retag(frozen, graph, table)
     facts = Facts(Observations())
