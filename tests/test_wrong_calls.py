@@ -148,7 +148,6 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
     "a size beyond 64 bits": (with_inputs((2**63, 4), (1,)), r"inputs\[0\]\.shape\[0\]: expected a size"),
     "too many dimensions": (with_inputs((1,) * 70, (1,)), r"inputs\[0\]\.shape: 70 dimensions.*64 at most"),
     "a nest in itself": (with_inputs(cyclic(), (1,)), r"inputs\[0\]\[1\]: the nest is in itself"),
-    "a sparse tensor": (with_inputs(X.to_sparse(), (1,)), r"inputs\[0\].*a sparse tensor"),
     "a size beyond memory": (with_inputs((2**40, 4), (1,)), r"inputs\[0\]: no example of shape \(1099511627776, 4\)"),
     "a tensor without values": (with_inputs(X.to("meta"), (1,)), r"inputs\[0\].*meta device has no values"),
     "a quantized tensor": (

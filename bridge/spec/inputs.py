@@ -255,8 +255,8 @@ def _checked_example(field: str, example: object) -> torch.Tensor | None:
         raise wrong(f"{field}.example", example, "a tensor")
     if example is not None and example.is_meta:
         raise SpecError(f"{field}.example: a tensor on the meta device has no values", hint="give its shape instead")
-    if example is not None and (example.is_quantized or example.is_nested or example.layout is not torch.strided):
-        kind = "quantized" if example.is_quantized else "nested" if example.is_nested else "sparse"
+    if example is not None and (example.is_quantized or example.is_nested):  # what reads sparse ones stays in PyTorch
+        kind = "quantized" if example.is_quantized else "nested"
         raise SpecError(f"{field}.example: a {kind} tensor cannot go into an engine", hint="give a dense one")
     return example if example is None or example.is_leaf else example.detach()
 
