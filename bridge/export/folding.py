@@ -19,7 +19,7 @@ _LARGEST = 1 << 16
 def fold_constants(graph: onnx.GraphProto, opset: int) -> None:
     """Replaces tensors that follow from small constants by their values; shape inference knows them then.
 
-    Weights, which are inputs at this time, are left as they are, and so are results of the graph, which nodes must make,
+    Weights, which are inputs at this time, are left as they are; so are results of the graph, which nodes must make,
     and all of more than 65,536 elements.
 
     Args:
