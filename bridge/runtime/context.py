@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from bridge.runtime.streams import SharedStream
 
 _MOST_SHAPES = 1024
-_address_of = torch.Tensor.data_ptr  # not looked up in each tensor
 _MISALIGNED = -1  # no address: the next call binds again
 
 Shapes = tuple[torch.Size, ...]
@@ -161,7 +160,7 @@ class Context:
             outputs = [empty(*form) for form in layout.forms]
         tensors, known = inputs + outputs, self._addresses
         for index in layout.places:
-            address = _address_of(tensors[index])
+            address = tensors[index].data_ptr()
             if address != known[index]:
                 known[index] = address
                 if address % ALIGNMENT:

@@ -27,7 +27,7 @@ _MOST_GRAPHS = 8
 
 
 class Lane:
-    """The calls of one engine from one stream, one at a time: the stream's lock is held while a call is enqueued."""
+    """The calls of one engine from one stream, one at a time; the stream's lock is held while a call is enqueued."""
 
     def __init__(self, session: TensorRTSession, stream: torch.cuda.Stream) -> None:
         # the session owns its lanes, and must be freed at once with the last module
@@ -39,12 +39,17 @@ class Lane:
         self._repeats = None if session.why_not_repeated else Repeats(self.street, session.errors)
 
     def run(self, inputs: list[torch.Tensor], kind: CallKind) -> list[torch.Tensor]:
-        """See :meth:`bridge.runtime.session.Session.run`; the inputs are of this kind, the stream's lock is held."""
-        if tp.is_capturing():
-            return self._recorded_by_caller(inputs, kind)
-        if kind.cuda_graphs is not False and self._repeats is not None:
-            return self._repeats.run(self, inputs, kind)
-        return self.run_anew(inputs, kind)
+        """See :meth:`bridge.runtime.session.Session.run`; the inputs are of this kind."""
+        street = self.street
+        with street.lock:
+            if tp.is_capturing():
+                return self._recorded_by_caller(inputs, kind)
+            if kind.cuda_graphs is False:
+                context = self.context
+                return (self.own_context() if context is None else context).run(inputs, kind, street)
+            if self._repeats is not None:
+                return self._repeats.run(self, inputs, kind)
+            return self.run_anew(inputs, kind)
 
     def run_anew(
         self, inputs: list[torch.Tensor], kind: CallKind, outputs: list[torch.Tensor] | None = None

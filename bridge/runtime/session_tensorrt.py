@@ -127,25 +127,24 @@ class TensorRTSession:
     def prepare(
         self, shapes: Sequence[torch.Size], options: RunOptions
     ) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
-        kind, is_plain = CallKind.of(shapes, options), options.cuda_graphs is False
-        index, is_only_gpu, lanes = self.device.index, self._is_only_gpu, self._lanes
+        kind, index, is_only_gpu, lanes = (
+            CallKind.of(shapes, options),
+            self.device.index,
+            self._is_only_gpu,
+            self._lanes,
+        )
 
         def run(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
             try:
                 lane = lanes[tp.current_stream(index)]
             except KeyError:
                 lane = self._new_lane()
-            street = lane.street
             if tp.profiler._is_profiler_enabled and tp.is_profiling():
-                with torch.cuda.device(index), street.lock, record_function(self._range):
+                with torch.cuda.device(index), record_function(self._range):
                     return lane.run(inputs, kind)
             if is_only_gpu or tp.current_device() == index:
-                with street.lock:
-                    context = lane.context
-                    if is_plain and context is not None and not tp.is_capturing():
-                        return context.run(inputs, kind, street)  # as the lane would, in less time
-                    return lane.run(inputs, kind)
-            with torch.cuda.device(index), street.lock:
+                return lane.run(inputs, kind)
+            with torch.cuda.device(index):
                 return lane.run(inputs, kind)
 
         return run
