@@ -563,6 +563,14 @@ def append_tuple(graph: Graph, values: Sequence[Value]) -> Value:
     return made.output()
 
 
+def insert(graph: Graph, kind: str, inputs: Sequence[Value], before: Node, like: Node | None = None) -> Value:
+    """The result of a new operator, placed before ``before``; it comes from where ``like`` does, else ``before``."""
+    made = graph.create(kind, list(inputs), 1)
+    made.insertBefore(before)
+    made.copyMetadata(like or before)
+    return made.output()
+
+
 def insert_list(graph: Graph, tensors: Sequence[Value], before: Node) -> Value:
     """A list of tensors, made before ``before``."""
     listed = graph.create("prim::ListConstruct", list(tensors), 1)

@@ -54,11 +54,9 @@ def _join(graph: tp.Graph, node: tp.Node) -> None:
     """One list after the other, where neither is changed: all their elements in one."""
     sources = [value.node() for value in node.inputs()]
     if all(source.kind() == "prim::ListConstruct" and _is_still(source) for source in sources) and _is_still(node):
-        made = graph.create("prim::ListConstruct", [v for source in sources for v in source.inputs()], 1)
-        made.insertBefore(node)
-        made.copyMetadata(node)
-        made.output().setType(node.output().type())
-        node.output().replaceAllUsesWith(made.output())
+        made = tp.insert(graph, "prim::ListConstruct", [v for source in sources for v in source.inputs()], node)
+        made.setType(node.output().type())
+        node.output().replaceAllUsesWith(made)
         node.destroy()
 
 
@@ -173,11 +171,9 @@ class _Container:
         return self.made
 
     def _new(self, kind: str, values: list[tp.Value], like: tp.Value, before: tp.Node) -> tp.Value:
-        node = self.graph.create(kind, values, 1)
-        node.insertBefore(before)
-        node.copyMetadata(self.node)
-        node.output().setType(like.type())
-        return node.output()
+        made = tp.insert(self.graph, kind, values, before, self.node)
+        made.setType(like.type())
+        return made
 
 
 def _place(user: tp.Node, order: dict[tp.Node, int]) -> int | None:

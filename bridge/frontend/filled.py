@@ -105,11 +105,8 @@ class _Family:
     def _written(self, node: tp.Node) -> list[str]:
         if tp.schema(node) is None:
             understood = node.kind().startswith("prim::") and node.kind() not in ("prim::CallMethod", "prim::SetAttr")
-            return (
-                []
-                if understood
-                else [self.memory.place(value) for value in (*tp.inputs_of(node), *tp.outputs_of(node))]
-            )
+            touched = () if understood else (*tp.inputs_of(node), *tp.outputs_of(node))
+            return [self.memory.place(value) for value in touched]
         return [self.memory.place(value) for value in tp.written_to(node)]
 
     def wanted(self) -> list[tp.Value]:

@@ -85,8 +85,6 @@ def _settle_copy(graph: tp.Graph, node: tp.Node) -> None:
 
 def _insert(graph: tp.Graph, node: tp.Node, kind: str, inputs: Sequence[tp.Value]) -> tp.Node:
     """A node of the kind before another, with its attributes: where it came from."""
-    made = graph.create(kind, list(inputs), 1)
+    made = tp.insert(graph, kind, inputs, node).node()
     made.copyAttributes(node)
-    made.copyMetadata(node)
-    made.insertBefore(node)
     return made

@@ -118,7 +118,4 @@ class _Lift:
         return self._new("aten::where", [mask, full, target])
 
     def _new(self, kind: str, inputs: list[tp.Value]) -> tp.Value:
-        made = self.graph.create(kind, inputs, 1)
-        made.insertBefore(self.node)
-        made.copyMetadata(self.node)
-        return made.output()
+        return tp.insert(self.graph, kind, inputs, self.node)

@@ -6,11 +6,8 @@ holds that. No compiler takes nested tensors, and layers that are given the mask
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from bridge import torch_private as tp
 
-_Maker = Callable[[str, list[tp.Value], tp.Node], tp.Value]
 _LAYER = "aten::_transformer_encoder_layer_fwd"
 
 
@@ -65,37 +62,34 @@ def _is_padded_to(end: tp.Node, tensor: tp.Value) -> bool:
     return size.inputsSize() == 3
 
 
-def _is_aligned(graph: tp.Graph, mask: tp.Value, new: _Maker, before: tp.Node) -> tp.Value:
+def _is_aligned(graph: tp.Graph, mask: tp.Value, before: tp.Node) -> tp.Value:
     """Whether all rows of a mask begin with what they let through: only then are encoders given nested tensors."""
 
     def number(value: int | None) -> tp.Value:
         return tp.constant(graph, value, before)
 
-    first = new("aten::slice", [mask, number(1), number(None), number(-1), number(1)], before)
-    second = new("aten::slice", [mask, number(1), number(1), number(None), number(1)], before)
-    gap = new("aten::__and__", [second, new("aten::logical_not", [first], before)], before)
-    return new("aten::logical_not", [new("aten::any", [gap], before)], before)
+    def new(kind: str, *inputs: tp.Value) -> tp.Value:
+        return tp.insert(graph, kind, inputs, before)
+
+    first = new("aten::slice", mask, number(1), number(None), number(-1), number(1))
+    second = new("aten::slice", mask, number(1), number(1), number(None), number(1))
+    gap = new("aten::__and__", second, new("aten::logical_not", first))
+    return new("aten::logical_not", new("aten::any", gap))
 
 
 def _pad(
     graph: tp.Graph, node: tp.Node, padded: tp.Value, mask: tp.Value, layers: list[tp.Node], ends: list[tp.Node]
 ) -> None:
-    def new(kind: str, inputs: list[tp.Value], before: tp.Node) -> tp.Value:
-        made = graph.create(kind, inputs, 1)
-        made.insertBefore(before)
-        made.copyMetadata(before)
-        return made.output()
-
-    blocked = new("aten::logical_not", [mask], node)
-    filled = new("aten::__and__", [blocked, _is_aligned(graph, mask, new, node)], node)
+    blocked = tp.insert(graph, "aten::logical_not", [mask], node)
+    filled = tp.insert(graph, "aten::__and__", [blocked, _is_aligned(graph, mask, node)], node)
     for layer in layers:
         place = layer.inputsSize() - 2
         layer.replaceInput(place, blocked)
         layer.replaceInput(place + 1, tp.constant(graph, 1, layer))  # a mask over the keys of each sequence
     for end in ends:
         nested, padding, _ = end.inputs()
-        rows = new("aten::unsqueeze", [filled, tp.constant(graph, -1, end)], end)
-        end.output().replaceAllUsesWith(new("aten::masked_fill", [nested, rows, padding], end))
+        rows = tp.insert(graph, "aten::unsqueeze", [filled, tp.constant(graph, -1, end)], end)
+        end.output().replaceAllUsesWith(tp.insert(graph, "aten::masked_fill", [nested, rows, padding], end))
     node.output().replaceAllUsesWith(padded)
     for unused in (*ends, node):
         unused.destroy()

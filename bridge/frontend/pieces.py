@@ -176,13 +176,8 @@ def _rewrite(graph: tp.Graph, piece: tp.Value, same: set[str], users: list[tp.No
 def twin(graph: tp.Graph, node: tp.Node, piece: tp.Value) -> tp.Value:
     """The result of the functional operator, in the dtype that the piece had."""
     kind = node.kind().removesuffix("_")
-    made = graph.create(kind, list(node.inputs()), 1)
-    made.insertBefore(node)
-    made.copyMetadata(node)
+    made = tp.insert(graph, kind, tp.inputs_of(node), node)
     several = sum(value.type().kind() == "TensorType" for value in node.inputs()) > 1
     if not several and kind.removeprefix("aten::") not in in_place.OF_OTHER_TYPE:
-        return made.output()
-    typed = graph.create("aten::type_as", [made.output(), piece], 1)
-    typed.insertBefore(node)
-    typed.copyMetadata(node)
-    return typed.output()
+        return made
+    return tp.insert(graph, "aten::type_as", [made, piece], node)

@@ -124,30 +124,24 @@ class _Written:
         """The tensor after a write: what is written, put back into each view in turn."""
         seen = [now]
         for view in chain:
-            seen.append(self._new(view.kind(), [seen[-1], *list(view.inputs())[1:]], write, view))
+            seen.append(tp.insert(self.graph, view.kind(), [seen[-1], *tp.inputs_of(view)[1:]], write, view))
         made = self._written(write, seen.pop())
         write.output().replaceAllUsesWith(made)
         for view, around in zip(reversed(chain), reversed(seen), strict=True):
-            made = self._new(_SCATTERS[view.kind()], [around, made, *list(view.inputs())[1:]], write, write)
+            made = tp.insert(self.graph, _SCATTERS[view.kind()], [around, made, *tp.inputs_of(view)[1:]], write)
         return made
 
     def _written(self, write: tp.Node, target: tp.Value) -> tp.Value:
         """What a write leaves in its target, in the target's dtype and shape."""
         if _is_copy(write):
             source = list(write.inputs())[1]
-            made = self._new("aten::type_as", [source, target], write, write)
+            made = tp.insert(self.graph, "aten::type_as", [source, target], write)
         else:
             # a copy, because torch.onnx takes what is put into a slice for put into the tensor around it
             copied = [target, tp.constant(self.graph, None, write)]
-            write.replaceInput(0, self._new("aten::clone", copied, write, write))
+            write.replaceInput(0, tp.insert(self.graph, "aten::clone", copied, write))
             made = twin(self.graph, write, target)
-        return self._new("aten::expand_as", [made, target], write, write)
-
-    def _new(self, kind: str, inputs: list[tp.Value], before: tp.Node, like: tp.Node) -> tp.Value:
-        node = self.graph.create(kind, inputs, 1)
-        node.insertBefore(before)
-        node.copyMetadata(like)
-        return node.output()
+        return tp.insert(self.graph, "aten::expand_as", [made, target], write)
 
 
 def _is_copy(write: tp.Node) -> bool:
