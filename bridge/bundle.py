@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bridge import logging
-from bridge.backends.element_types import bodies
 from bridge.compare import compare
 from bridge.compare.inputs import InputSet, input_sets, tensors_in
 from bridge.compare.results import versions
@@ -40,6 +39,7 @@ from bridge.runtime.inspection import inspect
 from bridge.runtime.record import records_of
 from bridge.spec import CompileSpec
 from bridge.support import dryrun
+from rewrites.tidying import bodies
 
 if TYPE_CHECKING:
     import onnx

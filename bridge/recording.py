@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bridge import torch_private as tp
-from bridge.backends.element_types import all_onnx_nodes, element_types
+from bridge.backends.element_types import element_types
 from bridge.backends.weights import detach_weights
 from bridge.frontend.provenance import TAG
 from bridge.runtime.dtypes import NAMES_OF_ONNX_NUMBERS
 from bridge.runtime.plan import Plan, made_with
 from bridge.runtime.record import EngineRecord, OriginRecord, Record
 from bridge.spec import CompileSpec
+from rewrites.tidying import all_nodes
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
@@ -64,7 +65,7 @@ def _engine(translation: Translation, segment: Segment, call: Call, place: str) 
 def _onnx_nodes(graph: gs.Graph) -> Iterator[tuple[str, str, str]]:
     model, _ = detach_weights(graph)
     types = element_types(model)
-    for node in all_onnx_nodes(model.graph):
+    for node in all_nodes(model.graph):
         kind = types.get(node.output[0], 0) if node.output else 0
         yield node.name, node.op_type, NAMES_OF_ONNX_NUMBERS.get(kind, "")
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import onnx
 
+from rewrites.tidying import all_nodes
+
 
 def mend_casts(graph: onnx.GraphProto) -> None:
     """Casts to bfloat16 for which the TorchScript exporter writes PyTorch's number of the type, not ONNX's."""
-    for node in graph.node:
+    for node in all_nodes(graph):
         for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                mend_casts(attribute.g)
-            elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == onnx.TensorProto.COMPLEX128:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == onnx.TensorProto.COMPLEX128:
                 attribute.i = onnx.TensorProto.BFLOAT16
 
 

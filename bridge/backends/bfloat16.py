@@ -9,8 +9,9 @@ import itertools
 
 import onnx
 
-from bridge.backends.element_types import bodies, element_types
+from bridge.backends.element_types import element_types
 from bridge.backends.ort_kernels import BFLOAT16, FLOAT, has_kernel
+from rewrites.tidying import bodies
 
 _CONTROL_FLOW = ("If", "Loop", "Scan")
 

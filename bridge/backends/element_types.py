@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import onnx
 
 from bridge.runtime.dtypes import ONNX_NUMBERS
+from rewrites.tidying import bodies
 
 _BY_ATTRIBUTE = {
     "Cast": "to",
@@ -44,22 +45,6 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
     types: dict[str, int] = {}
     _scope(model.graph, model, types)
     return types
-
-
-def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs in a node's attributes: branches and loop bodies."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def all_onnx_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph, each before those of its bodies."""
-    for node in graph.node:
-        yield node
-        for body in bodies(node):
-            yield from all_onnx_nodes(body)
 
 
 def _scope(graph: onnx.GraphProto, model: onnx.ModelProto, types: dict[str, int]) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from bridge.backends.base import DEFAULTS, BuildSettings, Progress, Refusal
 from bridge.backends.bfloat16 import emulate_bfloat16
-from bridge.backends.element_types import all_onnx_nodes, element_types
+from bridge.backends.element_types import element_types
 from bridge.backends.ort_kernels import BFLOAT16, missing
 from bridge.backends.ort_substitutes import substitute
 from bridge.backends.weights import bindings, detach_weights
@@ -23,6 +23,7 @@ from bridge.errors import BuildError, EngineError
 from bridge.runtime.plan import Plan, PlanHeader, Profile
 from bridge.runtime.session import Session, load
 from bridge.runtime.session_onnxruntime import MODEL, WEIGHT, check_plan
+from rewrites.tidying import all_nodes
 
 log = logging.getLogger("bridge.backends.onnxruntime")
 
@@ -46,7 +47,7 @@ class OnnxRuntime:
         types = {name: kind for name, kind in element_types(model).items() if kind != BFLOAT16}
         return [
             Refusal(node.name, node.op_type, reason)
-            for node in all_onnx_nodes(model.graph)
+            for node in all_nodes(model.graph)
             if (reason := missing(node, model, types)) is not None
         ]
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import onnx
 
-from bridge.backends.element_types import bodies, element_types, opset
+from bridge.backends.element_types import element_types, opset
+from rewrites.tidying import bodies
 
 INT64, BOOL = int(onnx.TensorProto.INT64), int(onnx.TensorProto.BOOL)
 _SCATTERS_SUMS = 16

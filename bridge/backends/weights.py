@@ -16,6 +16,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
 from bridge.runtime.dtypes import NAMES_OF_ONNX_NUMBERS, ONNX_NUMBERS, name_of_onnx
 from bridge.runtime.plan import ALIGNMENT, Binding
+from rewrites.tidying import all_nodes, bodies
 
 SMALL = 1024
 """Constants of up to this many bytes stay inside the model: shapes, axes and scalars, which parsers must see."""
@@ -35,7 +36,7 @@ def detach_weights(graph: gs.Graph) -> tuple[onnx.ModelProto, dict[str, Array]]:
     weights: dict[str, Array] = {}
     with _detached(graph, weights):
         model = gs.export_onnx(graph)
-    _hoist(model.graph, model.graph)
+    _hoist(model.graph)
     model.ir_version = min(model.ir_version, NEWEST_IR)
     return model, weights
 
@@ -112,24 +113,15 @@ def _reference(name: str, array: Array) -> onnx.TensorProto:
     return tensor
 
 
-def _hoist(scope: onnx.GraphProto, main: onnx.GraphProto) -> None:
+def _hoist(main: onnx.GraphProto) -> None:
     """Moves references out of bodies: runtimes look for outside data in the main graph only."""
-    for node in scope.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                _hoist_one(attribute.g, main)
-            for body in attribute.graphs:
-                _hoist_one(body, main)
-
-
-def _hoist_one(body: onnx.GraphProto, main: onnx.GraphProto) -> None:
     known = {tensor.name for tensor in main.initializer}
-    for tensor in [item for item in body.initializer if item.data_location == onnx.TensorProto.EXTERNAL]:
-        body.initializer.remove(tensor)
-        if tensor.name not in known:
-            main.initializer.append(tensor)
-            known.add(tensor.name)
-    _hoist(body, main)
+    for body in (body for node in all_nodes(main) for body in bodies(node)):
+        for tensor in [item for item in body.initializer if item.data_location == onnx.TensorProto.EXTERNAL]:
+            body.initializer.remove(tensor)
+            if tensor.name not in known:
+                main.initializer.append(tensor)
+                known.add(tensor.name)
 
 
 def with_weights(model: onnx.ModelProto, weights: dict[str, Array]) -> onnx.ModelProto:

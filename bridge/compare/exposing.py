@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import onnx
 
-from bridge.backends.element_types import bodies, element_types
+from bridge.backends.element_types import element_types
+from rewrites.tidying import bodies
 
 OUTSIDE = "/outside"
 

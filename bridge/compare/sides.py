@@ -17,7 +17,7 @@ from polygraphy.common import TensorMetadata
 from polygraphy.datatype import DataType
 
 from bridge.backends.bfloat16 import emulate_bfloat16
-from bridge.backends.element_types import bodies, element_types
+from bridge.backends.element_types import element_types
 from bridge.backends.ort_substitutes import substitute
 from bridge.backends.weights import with_weights
 from bridge.compare.arrays import Array
@@ -29,6 +29,7 @@ from bridge.compare.steps import Key, Step, matched
 from bridge.errors import BridgeError
 from bridge.frontend.provenance import identity_of
 from bridge.runtime.session_onnxruntime import session_options
+from rewrites.tidying import bodies
 from rewrites.torch_domain import PREFIX
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 import torch
 
-from bridge.backends.element_types import all_onnx_nodes, element_types
+from bridge.backends.element_types import element_types
 from bridge.compare.inputs import InputSet
 from bridge.compare.runners import Contender, evaluating
 from bridge.errors import BridgeError, SpecError, told_by_torch
@@ -26,6 +26,7 @@ from bridge.runtime.module import embed_engine_in_new_module
 from bridge.runtime.plan import Plan
 from bridge.runtime.record import EngineRecord, OriginRecord, Record, records_of
 from bridge.runtime.timing import Recorder
+from rewrites.tidying import all_nodes
 
 _ORIGIN = re.compile(r"(?P<path>[\w.]+)/(?P<operator>\w+::\w+)#(?P<identity>\d+)")
 _TITLES = {**TITLES, "onnxruntime": "ONNX Runtime"}
@@ -239,7 +240,7 @@ def _of_model(model: onnx.ModelProto, label: str) -> Side:
     table = Provenance.from_json(text).origins if text else []
     types = element_types(model)
     nodes = []
-    for node in all_onnx_nodes(model.graph):
+    for node in all_nodes(model.graph):
         dtype = NAMES_OF_ONNX_NUMBERS.get(types.get(node.output[0], 0), "") if node.output else ""
         identity = identity_of(node.name)
         nodes.append(Layer(0, node.name, node.op_type, dtype, () if identity is None else (identity,)))
