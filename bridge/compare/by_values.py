@@ -8,16 +8,16 @@ sum of scores (Needleman and Wunsch, 1970): values that are equal outweigh those
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from bridge.compare.arrays import Array
+from bridge.compare.layers import batches
 from bridge.compare.steps import Key, Step, leaving
 
-BATCH_BYTES = 256 << 20
 _PROJECTIONS, _COLUMNS = 64, 1 << 14
 _FARTHEST = 0.5
 """The relative distance beyond which two values are no longer taken for the same."""
@@ -60,23 +60,10 @@ def keys_by_values(
 
 def _sketches(side: Valued, names: Sequence[str], size: Callable[[str], int]) -> dict[str, _Sketch]:
     found: dict[str, _Sketch] = {}
-    for batch in _batches(dict.fromkeys(names), size):
+    for batch in batches(dict.fromkeys(names), size):
         values = side.values(batch)
         found.update({name: _sketch(values[name]) for name in batch if name in values and values[name].size})
     return found
-
-
-def _batches(names: Mapping[str, None], size: Callable[[str], int]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    total = 0
-    for name in names:
-        if batch and total + size(name) > BATCH_BYTES:
-            yield batch
-            batch, total = [], 0
-        batch.append(name)
-        total += size(name)
-    if batch:
-        yield batch
 
 
 def _sketch(array: Array) -> _Sketch:

@@ -33,7 +33,7 @@ def figures_of(reference: Array, other: Array) -> Figures:
     expected, found = comparable(reference, other)
     if not expected.size:
         return Figures(0.0, 0.0, 0.0, 1.0, math.inf)
-    difference = _distance(reference, other)
+    difference = _distance(reference, other, expected, found)
     if not np.isfinite(difference).all():
         return Figures(math.inf, math.inf, math.inf, math.nan, -math.inf)
     signal, noise = float(np.linalg.norm(expected)), float(np.linalg.norm(difference))
@@ -66,9 +66,9 @@ class Wrong:
 
 def wrong_elements(reference: Array, other: Array, rtol: float, atol: float) -> Wrong | None:
     """Which elements of two arrays of one shape are outside both tolerances; None where all are right."""
-    expected, _ = comparable(reference, other)
+    expected, found = comparable(reference, other)
     with np.errstate(invalid="ignore"):
-        distance = _distance(reference, other)
+        distance = _distance(reference, other, expected, found)
         excess = np.where(np.isnan(distance), np.inf, distance) - np.maximum(atol, rtol * np.abs(expected))
     excess = np.where(np.isnan(excess), np.inf, excess)
     if np.iscomplexobj(reference):
@@ -92,9 +92,12 @@ def comparable(reference: Array, other: Array) -> tuple[Array, Array]:
     return expected, found
 
 
-def _distance(reference: Array, other: Array) -> Array:
-    """Of each element, flat; integers that differ are at least 1 apart, also beyond what a double can tell."""
-    expected, found = comparable(reference, other)
+def _distance(reference: Array, other: Array, expected: Array, found: Array) -> Array:
+    """Of each element, flat; integers that differ are at least 1 apart, also beyond what a double can tell.
+
+    Args:
+        expected, found: what `comparable` makes of the two.
+    """
     distance: Array = np.abs(found - expected)
     if reference.dtype.kind in "iu" and other.dtype.kind in "iu":
         return np.where((reference == other).reshape(-1), 0.0, np.maximum(distance, 1.0))

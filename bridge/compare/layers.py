@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bridge.compare.arrays import Array
 from bridge.compare.figures import Figures, figures_of
@@ -21,6 +21,7 @@ NOISE = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
 TF32_NOISE = 2e-3
 BATCH_BYTES = 256 << 20
 _JUMP = 10.0
+T = TypeVar("T")
 _READS = 8
 
 
@@ -197,7 +198,8 @@ def compare_layers(what: Comparable) -> tuple[list[LayerRow], list[Histogram]]:
     """The rows, in the order of the reference's nodes, and histograms of the worst; memory is that of one batch."""
     measured: dict[Key, _Measured] = {}
     worst, last = Worst(), [stage for stage in what.stages if stage.judged][-1]
-    for batch in _batches(paired(what), what.size, what.batch):
+    for pairs in batches(paired(what).items(), lambda pair: what.size(pair[1][0]), what.batch):
+        batch = dict(pairs)
         reference = what.reference.values([name for name, _ in batch.values()])
         for index, stage in enumerate(what.stages):
             seen = [others[index] for name, others in batch.values() if name in reference]
@@ -213,17 +215,16 @@ def compare_layers(what: Comparable) -> tuple[list[LayerRow], list[Histogram]]:
     return rows, worst.histograms({row.key: row.order for row in rows})
 
 
-def _batches(
-    pairs: Mapping[Key, Pair], size: Callable[[str], int], most: int = BATCH_BYTES
-) -> Iterator[dict[Key, Pair]]:
-    batch: dict[Key, Pair] = {}
+def batches(items: Iterable[T], size: Callable[[T], int], most: int = BATCH_BYTES) -> Iterator[list[T]]:
+    """The items in order, as many at a time as have values of so many bytes together; at least one."""
+    batch: list[T] = []
     total = 0
-    for key, pair in pairs.items():
-        if batch and total + size(pair[0]) > most:
+    for item in items:
+        if batch and total + size(item) > most:
             yield batch
-            batch, total = {}, 0
-        batch[key] = pair
-        total += size(pair[0])
+            batch, total = [], 0
+        batch.append(item)
+        total += size(item)
     if batch:
         yield batch
 
