@@ -12,8 +12,8 @@ def accumulate_in_fp32(graph: gs.Graph) -> list[str]:
     """MatMul and Gemm of tensors in sixteen bits -> MatMul in FP32 between casts.
 
     Left alone, TensorRT takes kernels that also add up in sixteen bits. It makes one kernel of a product between
-    casts, which multiplies in sixteen bits and adds up in FP32; but the cast of a constant it folds, and then
-    multiplies in FP32: a weight goes through a Transpose, which it does not fold.
+    casts, which multiplies in sixteen bits and adds up in FP32; but it may fold the cast of a constant, as in GPT-2,
+    and then multiplies in FP32: a weight goes through a Transpose, which it does not fold.
 
     Args:
         graph: typed; changed in place.
@@ -55,7 +55,7 @@ class _Product:
         left, right, *added = [tensor for tensor in node.inputs if tensor.name]
         result = node.outputs[0]
         shape, sides = result.shape, ((left, "transA", "left"), (right, "transB", "right"))
-        factors = [self._factor(tensor, bool(node.attrs.get(turned)), side) for tensor, turned, side in sides]
+        factors = [self._factor(tensor, bool(node.attrs.get(flag)), side) for tensor, flag, side in sides]
         node.inputs.clear()
         node.outputs.clear()
         product = self._add("MatMul", factors, "product", FLOAT, shape)

@@ -10,10 +10,15 @@ from rewrites.lowering import in_single_precision
 _INF = float("inf")
 _LEFT = tensor(9, values=[1.0, 0.3, -0.3, 0.7, -0.5, 5.0, 0.0, _INF, -7.0])
 _RIGHT = tensor(9, values=[0.1, 0.1, 0.1, -0.1, -_INF, 0.0, -2.0, 3.0, 2.0])
-
-
 _WHOLE = {"self": tensor(9, dtype="int64", values=[7, -7, 7, -7, 6, -6, 0, 2**40 + 1, -(2**40)])}
 _BY_WHOLE = {**_WHOLE, "other": tensor(9, dtype="int64", values=[3, 3, -3, -3, 3, 3, -2, 2**20, 2**20])}
+_QUOTIENTS = [
+    example(self=_LEFT, other=_RIGHT),
+    example(self=("n", 3), other=(3,)),
+    example(self=("n",), other=-0.3),
+    example(**_BY_WHOLE),
+    example(**_WHOLE, other=-3),
+]
 
 
 def _typed(a: Any, b: Any) -> tuple[Any, Any]:
@@ -49,16 +54,7 @@ def _rest(a: Any, b: Any) -> tuple[Any, Any]:
     return rest, (rest != 0) & ((b < 0) != (rest < 0))
 
 
-@lowering(
-    "aten::remainder",
-    examples=[
-        example(self=_LEFT, other=_RIGHT),
-        example(self=("n", 3), other=(3,)),
-        example(self=("n",), other=-0.3),
-        example(**_BY_WHOLE),
-        example(**_WHOLE, other=-3),
-    ],
-)
+@lowering("aten::remainder", examples=_QUOTIENTS)
 @in_single_precision
 def remainder(a, b):
     """remainder -> Mod Add: exact, where a quotient would be rounded first; what is finite stays beside infinity."""
@@ -81,16 +77,7 @@ def _floored(a: Any, b: Any) -> Any:
     return torch.where(b == 0, a / b, torch.where(quotient - lower > 0.5, lower + 1, lower))
 
 
-@lowering(
-    "aten::floor_divide",
-    examples=[
-        example(self=_LEFT, other=_RIGHT),
-        example(self=("n", 3), other=(3,)),
-        example(self=("n",), other=-0.3),
-        example(**_BY_WHOLE),
-        example(**_WHOLE, other=-3),
-    ],
-)
+@lowering("aten::floor_divide", examples=_QUOTIENTS)
 @in_single_precision
 def floor_divide(a, b):
     """floor_divide -> Mod Div Floor: the quotient of what the exact rest leaves, as 1 // 0.1 is 9.
