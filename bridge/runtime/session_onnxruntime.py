@@ -27,6 +27,8 @@ MODEL = "model"
 WEIGHT = "weight:"
 _TIMED = "_kernel_time"
 """What ONNX Runtime's profile adds to a node's name."""
+_NOWHERE = "."
+"""Where weights are said to be that the session is given: ONNX Runtime asks for a path that is there, no more."""
 
 
 def check_plan(plan: Plan) -> None:
@@ -53,14 +55,14 @@ class OnnxRuntimeSession:
         self.input_devices = [device] * len(self.inputs)
         self.input_formats = [torch.contiguous_format] * len(self.inputs)
         self._plan = plan
-        text = plan.section(MODEL).tobytes()
-        model = onnx.ModelProto.FromString(text)
+        model = onnx.ModelProto.FromString(plan.section(MODEL).tobytes())
         self._weights = _weights(plan, model)
         options = options or session_options()
         options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
-        options.add_external_initializers(list(self._weights), list(self._weights.values()))
+        for name, value in self._weights.items():
+            options.add_initializer(name, value)
         try:
-            self._session = ort.InferenceSession(text, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class but this
             raise EngineError("ONNX Runtime could not load this plan", why=str(error)) from error
         self._layers = [(node.name, node.op_type) for node in model.graph.node]
@@ -123,6 +125,8 @@ def session_options() -> ort.SessionOptions:
     """Options under which the numbers are those of the graph: no optimisations; as many threads as PyTorch uses."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # weights in FP16 are cast where they are used; in the default order all of them are cast first, and held
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     options.intra_op_num_threads = torch.get_num_threads()
     # idle workers of one engine must not take the cores from the next engine or from PyTorch
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -131,7 +135,7 @@ def session_options() -> ort.SessionOptions:
 
 
 def _weights(plan: Plan, model: onnx.ModelProto) -> dict[str, ort.OrtValue]:
-    """The weights that the model leaves outside, each over the plan's own bytes."""
+    """The weights that the model leaves outside, each over the plan's own bytes; the model is told of no place."""
     weights = {}
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -139,6 +143,7 @@ def _weights(plan: Plan, model: onnx.ModelProto) -> dict[str, ort.OrtValue]:
             carrier = np.dtype(f"u{_itemsize(tensor.data_type)}")
             array = raw.view(carrier).reshape(tuple(tensor.dims))
             weights[tensor.name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, tensor.data_type)
+            tensor.external_data[0].value = _NOWHERE
     return weights
 
 

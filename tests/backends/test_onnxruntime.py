@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import onnx
@@ -66,6 +69,29 @@ def test_weights_are_used_in_place(dtype):
         rtol=1e-2 if dtype is not torch.float32 else None,
         atol=1e-2 if dtype is not torch.float32 else None,
     )
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells a process its memory there")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_are_neither_copied_nor_all_widened_at_once(dtype):
+    """Casts of all weights before the first product take twice their memory, rounded up; a copy takes it once."""
+    width, count = 1024, 32
+    tensors = [gs.Variable(f"t{i}", NUMPY[dtype], [1, width]) for i in range(count + 1)]
+    weight = torch.randn(width, width).div(width**0.5).to(dtype)
+    nodes = [
+        gs.Node("MatMul", f"m#{i}", {}, [tensors[i], gs.Constant(f"w{i}", as_numpy(weight.clone()))], [tensors[i + 1]])
+        for i in range(count)
+    ]
+    plan = select("onnxruntime").build(gs.Graph(nodes, [tensors[0]], [tensors[-1]], opset=22))
+    before = resident()
+    session = select("onnxruntime").load(plan, torch.device("cpu"))
+    session.run([torch.randn(1, width).to(dtype)])
+    assert resident() - before < 0.75 * count * weight.nbytes
 
 
 def test_bfloat16_arithmetic_is_emulated_and_said_so(caplog):
