@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bridge import torch_private as tp
@@ -203,7 +204,7 @@ def _results(node: tp.Node, arguments: Sequence[_Description], hints: list[int])
     symbols = [_symbol(shapes, index, hint) for index, hint in enumerate(hints)]
     places: dict[Any, int] = {symbol.node.expr: -1 - index for index, symbol in enumerate(symbols)}
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True, shape_env=shapes):
+        with enable_python_dispatcher(), FakeTensorMode(allow_non_fake_inputs=True, shape_env=shapes):  # C++ fixes sizes
             made = function(*(_argument(item, symbols) for item in arguments))
     except Exception:  # there is no fake kernel, or it needs numbers
         return []

@@ -36,6 +36,17 @@ class SeveralWindows(torch.nn.Module):
         return self.first(x) + self.second(x + 1)
 
 
+class WindowsOfPadded(torch.nn.Module):
+    """A mask as large as the padded image, in as many rows as it has."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        padded = torch.nn.functional.pad(x, (0, 1, 1, 0))
+        mask = x.new_zeros((padded.shape[2], padded.shape[3]))
+        mask[:2, :-2] = 1.0
+        mask[2:, -2:] = 2.0
+        return padded.reshape(x.shape[0], -1, padded.shape[2] * padded.shape[3]) + mask.reshape(1, 1, -1)
+
+
 class ReadBetween(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         mask = torch.zeros(6, 6)
@@ -85,6 +96,19 @@ def test_masks_of_windows_are_constants_of_one_engine(kind: type[torch.nn.Module
     torch.testing.assert_close(compiled(x), kind()(x), rtol=1e-3, atol=1e-5 if dtype == torch.float32 else 1e-3)
     names = [node.op_type for node in bridge.to_onnx(traced, [x]).graph.node]
     assert "ScatterND" not in names and "ScatterElements" not in names and len(engine_calls(compiled)) == 1
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_sizes_after_padding_never_vary_where_the_batch_does() -> None:
+    module, x = WindowsOfPadded(), torch.randn(2, 3, 4, 5)
+    traced = torch.jit.trace(module, x, check_trace=False)
+    ranges = bridge.Input(min_shape=(1, 3, 4, 5), opt_shape=x.shape, max_shape=(4, 3, 4, 5))
+    operators = [node.op_type for node in bridge.to_onnx(traced, [ranges]).graph.node]
+    assert not {"Range", "ScatterND", "Where", "ConstantOfShape"}.intersection(operators)
+    compiled = bridge.compile(traced, [ranges], backend="onnxruntime")
+    for batch in (1, 3):
+        given = torch.randn(batch, 3, 4, 5)
+        torch.testing.assert_close(compiled(given), module(given))
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
