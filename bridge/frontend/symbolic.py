@@ -195,7 +195,10 @@ def _quotient(sizes: Sequence[int], others: Sequence[int]) -> int | None:
 
 
 def _results(node: tp.Node, arguments: Sequence[_Description], hints: list[int]) -> list[Symbols | None]:
-    """The sizes of the results; those that are none of the arguments' are counted on from these."""
+    """The sizes of the results; those that are none of the arguments' are counted on from these.
+
+    Operators that are put together of others are so by PyTorch's dispatcher in Python: the one in C++ fixes sizes.
+    """
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     function, shapes = function_of_node(node), ShapeEnv()
@@ -204,7 +207,7 @@ def _results(node: tp.Node, arguments: Sequence[_Description], hints: list[int])
     symbols = [_symbol(shapes, index, hint) for index, hint in enumerate(hints)]
     places: dict[Any, int] = {symbol.node.expr: -1 - index for index, symbol in enumerate(symbols)}
     try:
-        with enable_python_dispatcher(), FakeTensorMode(allow_non_fake_inputs=True, shape_env=shapes):  # C++ fixes sizes
+        with enable_python_dispatcher(), FakeTensorMode(allow_non_fake_inputs=True, shape_env=shapes):
             made = function(*(_argument(item, symbols) for item in arguments))
     except Exception:  # there is no fake kernel, or it needs numbers
         return []
