@@ -35,6 +35,10 @@ WHOLE = {
         lambda x, y: F.cosine_similarity(x, y, dim=-2),
         _x(1, 2, 3), _x(2, 1, 3),
     ),
+    "cosine similarity of long and of short vectors": (
+        lambda x, y: (F.cosine_similarity(x * 1e10, y * 1e10), F.cosine_similarity(x * 1e-5, y * 1e-6)),
+        _x(3, 4), _x(4, 3).t(),
+    ),
     "a product added to what is not read": (
         lambda x, y: torch.baddbmm(torch.full((1, 2, 3), float("nan")), x, y, beta=0, alpha=0.5),
         _x(1, 2, 4), _x(1, 4, 3),
@@ -86,6 +90,7 @@ WHOLE = {
     "a conversion": (lambda x: x.half(), _x(2, 3)),
 }  # fmt: skip
 NAN, INF = float("nan"), float("inf")
+LARGEST = torch.finfo(torch.float32).max
 SOME_NAN = torch.tensor(
     [[1, NAN, 3, NAN], [NAN] * 4, [2, 2, 1, 1], [INF, INF, -INF, -INF], [-INF, NAN, INF, 0], [-INF] * 4, [5, 1, 2, NAN]]
 )
@@ -117,6 +122,14 @@ WITH_NAN = {
     "quantile": lambda x: torch.quantile(x, torch.tensor([0.1, 0.75]), dim=1),
     "quantile of numbers": lambda x: torch.nanquantile(x, 0.4, dim=1),
     "norm of infinite order": lambda x: torch.linalg.vector_norm(x, INF, 1),
+    "infinity beside the largest number": lambda x: torch.where(x == 2, LARGEST, x).sort(1)[0],
+    "infinity and the largest number in half": lambda x: torch.where(x == 2, 65504.0, x).half().topk(3, 1)[0],
+    "places of the greatest to a size": lambda x: F.adaptive_max_pool1d(x.unsqueeze(0), 3, return_indices=True),
+    "the greatest of planes to a size": lambda x: F.adaptive_max_pool2d(x.unsqueeze(1), (1, 3)),
+    "places of the greatest of windows": lambda x: F.max_pool1d(x.unsqueeze(1), 3, 1, 1, return_indices=True),
+    "Bessel functions": lambda x: (torch.special.bessel_j0(x), torch.special.bessel_y1(x), torch.special.i1(x)),
+    "trigamma": lambda x: torch.polygamma(1, x + 0.5),
+    "cosine similarity": lambda x: F.cosine_similarity(x, x.flip(1)),
     "lower bound": lambda x: x.clamp(min=0.5),
     "lower bound of zero": lambda x: x.clamp_min(0),
     "upper bound": lambda x: x.clamp(max=0.5),

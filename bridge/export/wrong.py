@@ -21,6 +21,7 @@ _ALWAYS = {
     "aten::softplus",  # threshold is ignored
     "aten::cdist",  # NaN at distance zero
     "aten::pairwise_distance",  # a vector's distance keeps an axis
+    "aten::cosine_similarity",  # bounds the product of the norms; the axis of broadcast tensors is miscounted
     "aten::clamp_max", "aten::clamp_min",  # a tensor as the bound ends the export, and infinity becomes finite
     "aten::hardshrink", "aten::softshrink",  # NaN becomes zero
     "aten::atan2",  # NaN at the origin and between infinities
@@ -100,9 +101,6 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
         )
     if kind in _VARIANCES:  # is made an integer; more than there are elements gives negative numbers
         return not _argument_is(node, "correction", lambda number: number in (None, 0, 1))
-    if kind == "aten::cosine_similarity":  # the axis of broadcast tensors is miscounted
-        first, second = (facts.sizes(value) for value in list(node.inputs())[:2])
-        return first is None or first != second or None in first
     if kind in _ADDED_PRODUCTS:  # nothing of a tensor is NaN where that is NaN
         return not _argument_is(node, "beta", lambda beta: beta != 0)
     if kind == "aten::scaled_dot_product_attention":  # a row that sees nothing is NaN; 16 bits become 32 with a mask

@@ -103,6 +103,7 @@ class PoolToShiftedSlices:
 class MaxPoolIndices:
     """MaxPool with indices -> Slice Concat ReduceMax Equal Where ReduceMin: the first place where the maximum stands.
 
+    Where there is NaN, which ONNX leaves open, the last one, as in PyTorch.
     Source: onnx-tensorrt asserts one output; the order of ties is ONNX Runtime's, the first in the window.
     """
 
@@ -119,12 +120,16 @@ class MaxPoolIndices:
         stacked = windows.stack(op, windows.pad(op, x, -np.inf))
         highest = op.ReduceMax(stacked, [2], keepdims=1)
         places = windows.places(storage_order)
-        found = op.ReduceMin(op.Where(op.Equal(stacked, highest), places, np.int64(2**31 - 1)), [2], keepdims=0)
+        found = op.ReduceMin(op.Where(op.Equal(stacked, highest), places, np.int64(2**31 - 1)), [2], keepdims=1)
+        if x.dtype.kind not in "iu":  # NaN equals nothing
+            last = op.ReduceMax(op.Where(op.IsNaN(stacked), places, np.int64(-1)), [2], keepdims=1)
+            has = op.GreaterOrEqual(last, np.int64(0))
+            highest, found = op.Where(has, np.array(np.nan, x.dtype), highest), op.Where(has, last, found)
         size, ones = math.prod(windows.sizes), [1] * len(windows.sizes)
         channels = x.shape[1]
         batch = op.Range(0, op.Squeeze(op.Shape(x, start=0, end=1), [0]), 1)
         first = op.Mul(op.Add(op.Mul(op.Unsqueeze(batch, [1]), channels), np.arange(channels)), size)
-        return op.Squeeze(highest, [2]), op.Add(found, op.Reshape(first, [-1, channels, *ones]))
+        return op.Squeeze(highest, [2]), op.Add(op.Squeeze(found, [2]), op.Reshape(first, [-1, channels, *ones]))
 
 
 @rule(

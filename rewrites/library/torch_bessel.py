@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from rewrites.lowering import in_single_precision
 
 _SQUARES, _SMALL, _TWO, _EIGHT = between(0.0, 64.0), between(0.0, 4.0), beyond(2.0), beyond(8.0)
 _UP_TO_EIGHT = between(0.0, 8.0)
-_SIGNED = tensor(7, values=[-20.0, -8.5, -1.0, 0.0, 0.3, 7.9, 40.0])
+_SIGNED = tensor(9, values=[-20.0, -8.5, -1.0, 0.0, 0.3, 7.9, 40.0, -math.inf, math.inf])
 _POSITIVE = tensor(6, values=[0.01, 0.5, 1.9, 2.1, 9.0, 50.0])
 
 
@@ -51,7 +52,7 @@ def _i0e(x: Any) -> Any:
 
     size = x.abs()
     near, far = approximate(size, _i0_near, _UP_TO_EIGHT, 24), approximate(size, _i0_far, _EIGHT, 12)
-    return torch.where(size < 8.0, near, far / torch.sqrt(size.clamp(min=8.0)))
+    return torch.where(size < 8.0, near, far / torch.sqrt(size.clamp(8.0, math.inf)))
 
 
 def _i1e(x: Any) -> Any:
@@ -59,7 +60,7 @@ def _i1e(x: Any) -> Any:
 
     size = x.abs()
     near, far = approximate(size, _i1_near, _UP_TO_EIGHT, 24), approximate(size, _i1_far, _EIGHT, 12)
-    return torch.where(size < 8.0, x * near, torch.sign(x) * far / torch.sqrt(size.clamp(min=8.0)))
+    return torch.where(size < 8.0, x * near, torch.sign(x) * far / torch.sqrt(size.clamp(8.0, math.inf)))
 
 
 @lowering("aten::special_i0e", examples=[example(self=("n", 3)), example(self=_SIGNED)])

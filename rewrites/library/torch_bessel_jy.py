@@ -9,8 +9,8 @@ from rewrites import example, lowering, tensor
 from rewrites.library.torch_approximation import approximate, between, beyond
 
 _SQUARES, _EIGHT = between(0.0, 64.0), beyond(8.0)
-_SIGNED = tensor(7, values=[-20.0, -8.5, -1.0, 0.0, 0.3, 7.9, 40.0])
-_POSITIVE = tensor(6, values=[0.01, 0.5, 1.9, 2.1, 9.0, 50.0])
+_SIGNED = tensor(9, values=[-20.0, -8.5, -1.0, 0.0, 0.3, 7.9, 40.0, -math.inf, math.inf])
+_POSITIVE = tensor(7, values=[0.01, 0.5, 1.9, 2.1, 9.0, 50.0, math.inf])
 
 
 def _float(x: Any) -> Any:
@@ -74,7 +74,7 @@ def _y1_near(square: Any) -> Any:
 def _far(x: Any, order: int, second: bool) -> Any:
     import torch
 
-    far = x.clamp(min=8.0)
+    far = x.clamp(8.0, math.inf)
     phase = far - math.pi * (2 * order + 1) / 4
     p = approximate(far, (_p0, _p1)[order], _EIGHT, 14)
     q = approximate(far, (_q0, _q1)[order], _EIGHT, 14)

@@ -1,4 +1,4 @@
-"""Distances between vectors, by any norm."""
+"""Distances between vectors, by any norm, and the angle between them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from rewrites import example, lowering, tensor
+from rewrites.lowering import in_single_precision
 
 _POINTS = tensor(3, 2, values=[[0.0, 1.0], [2.0, -1.0], [0.0, 1.0]])
 
@@ -55,3 +56,32 @@ def pdist(x, p=2.0):
 
     first, second = torch.triu_indices(int(x.shape[0]), int(x.shape[0]), 1)
     return _norm(x[first] - x[second], p)
+
+
+@lowering(
+    "aten::cosine_similarity",
+    examples=[
+        example(x1=("b", 3, 4), x2=("b", 3, 4), dim=-1),
+        example(x1=("b", 1, 4), x2=(5, 4), dim=1),
+        example(x1=tensor(2, 3, low=1e10, high=3e10), x2=tensor(2, 3, low=1e10, high=3e10)),
+        example(x1=tensor(2, 3, low=1e-6, high=3e-6), x2=tensor(2, 3, low=-1e-6, high=1e-6), dim=0),
+        example(x1=tensor("n", 3, dtype="float16"), x2=("n", 3), dim=1, _rtol=2e-3),
+    ],
+)
+@in_single_precision
+def cosine_similarity(x1, x2, dim=1, eps=1e-8):
+    """cosine_similarity -> ReduceL2 Max Div Mul ReduceSum: each vector is divided by its own norm, or by eps.
+
+    The norms' product leaves single precision where neither norm does.
+    """
+    import torch
+
+    kind = torch.promote_types(x1.dtype, x2.dtype)
+    if x1.dim() != x2.dim() or int(x1.shape[dim]) != int(x2.shape[dim]):
+        x1, x2 = torch.broadcast_tensors(x1, x2)
+
+    def unit(x: Any) -> Any:
+        x = x if x.dtype is kind else x.to(kind)
+        return x / torch.linalg.vector_norm(x, 2, dim, keepdim=True).clamp(eps, math.inf)
+
+    return (unit(x1) * unit(x2)).sum(dim)

@@ -149,6 +149,8 @@ def _polygamma(x: Any, n: int) -> Any:
 
     if n == 0:
         return _digamma(x)
+    if n == 1:  # the only one that PyTorch has a limit of
+        return torch.where(x == math.inf, torch.zeros_like(x), _zeta(torch.full_like(x, 2.0), x))
     return (-1.0) ** (n + 1) * math.factorial(n) * _zeta(torch.full_like(x, float(n + 1)), x)
 
 
@@ -166,6 +168,7 @@ def digamma(x):
     "aten::polygamma",
     examples=[
         example(n=1, self=("m", 3), _rtol=1e-3, _atol=1e-3),
+        example(n=1, self=tensor(3, values=[math.inf, math.nan, 2.5]), _rtol=1e-3, _atol=1e-3),
         example(n=3, self=_ANY, _rtol=1e-3, _atol=1e-2),
         example(n=7, self=tensor("m", low=0.5, high=9.0), _rtol=1e-3, _atol=1e-2),
     ],

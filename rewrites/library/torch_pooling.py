@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rewrites import example, lowering, require
+from rewrites import example, lowering, require, tensor
+from rewrites.library.torch_extremes import greatest
 
 
 def _axis_windows(size: Any, count: Any) -> tuple[Any, Any]:
@@ -17,7 +18,7 @@ def _axis_windows(size: Any, count: Any) -> tuple[Any, Any]:
 
 
 def _gather_windows(x: Any, axis: int, count: Any) -> tuple[Any, Any, Any]:
-    """x [..., size, ...] -> [..., count, longest, ...]; first places [count]; lengths [count].
+    """x [..., size, ...] -> [..., count, longest, ...]; first places [count]; places after the last [count].
 
     A window shorter than the longest repeats its last element.
     """
@@ -28,7 +29,7 @@ def _gather_windows(x: Any, axis: int, count: Any) -> tuple[Any, Any, Any]:
     longest = (size + count - 1) // count + 1
     places = torch.minimum(first.unsqueeze(1) + torch.arange(longest), end.unsqueeze(1) - 1)
     shape = [*x.shape[:axis], count, longest, *x.shape[axis + 1 :]]
-    return x.index_select(axis, places.reshape(-1)).reshape(shape), first, end - first
+    return x.index_select(axis, places.reshape(-1)).reshape(shape), first, end
 
 
 def _average(x: Any, output_size: Any) -> Any:
@@ -38,7 +39,8 @@ def _average(x: Any, output_size: Any) -> Any:
     for axis, count in enumerate(output_size, x.dim() - len(output_size)):
         if count is None:
             continue
-        windows, _, lengths = _gather_windows(x, axis, count)
+        windows, first, end = _gather_windows(x, axis, count)
+        lengths = end - first
         shape = [-1, 1] + [1] * (x.dim() - axis - 1)
         valid = torch.arange(windows.shape[axis + 1]) < lengths.unsqueeze(1)
         kept = torch.where(valid.reshape(*valid.shape, *shape[2:]), windows, torch.zeros_like(windows))
@@ -47,25 +49,29 @@ def _average(x: Any, output_size: Any) -> Any:
 
 
 def _maximum(x: Any, output_size: Any) -> tuple[Any, Any]:
-    """The greatest element of each box, and its place in the flattened pooled axes: the first one at a tie."""
+    """The greatest element of each box, and its place in the flattened pooled axes: the first at a tie.
+
+    NaN is above all numbers, and the last one is taken.
+    """
     import torch
 
     rank, start = len(output_size), x.dim() - len(output_size)
-    sizes, firsts, boxes = list(x.shape[start:]), [], x
+    sizes, ends, boxes = list(x.shape[start:]), [], x
     for i, count in enumerate(output_size):
-        boxes, first, _ = _gather_windows(boxes, start + 2 * i, sizes[i] if count is None else count)
-        firsts.append(first)
+        boxes, first, end = _gather_windows(boxes, start + 2 * i, sizes[i] if count is None else count)
+        ends.append((first, end))
     order = [*range(start), *range(start, boxes.dim(), 2), *range(start + 1, boxes.dim(), 2)]
     boxes = boxes.permute(order)
     lengths = boxes.shape[start + rank :]
     flat = boxes.flatten(start + rank)
-    value, where = flat.max(-1)
+    nan = torch.where(torch.isnan(flat), torch.arange(flat.shape[-1], dtype=torch.int32), -1).amax(-1)
+    where = torch.where(nan >= 0, nan.to(torch.int64), flat.argmax(-1))
     place = torch.zeros_like(where)
-    for i in range(rank):
-        step = math.prod(lengths[i + 1 :])
-        along = firsts[i].reshape([-1] + [1] * (rank - i - 1)) + where // step % lengths[i]
+    for i, (first, end) in enumerate(ends):
+        spread, step = [-1] + [1] * (rank - i - 1), math.prod(lengths[i + 1 :])
+        along = torch.minimum(first.reshape(spread) + where // step % lengths[i], end.reshape(spread) - 1)
         place = place * sizes[i] + along
-    return value, place
+    return greatest(flat, -1), place
 
 
 def _adaptive_average(x, output_size):
@@ -78,17 +84,26 @@ def _adaptive_average(x, output_size):
 
 
 def _adaptive_maximum(x, output_size):
-    """adaptive max pooling -> Gather ArgMax over the windows from floor(i n / m) to ceil((i + 1) n / m).
+    """adaptive max pooling -> Gather ReduceMax ArgMax over the windows from floor(i n / m) to ceil((i + 1) n / m).
 
     Source: torch.nn.AdaptiveMaxPool2d; TensorRT's pooling has one kernel for all windows, and tells no places.
     """
     return _maximum(x, output_size)
 
 
+_NAN = float("nan")
+_SOME_NAN = {
+    1: tensor(1, 1, 7, values=[[[1.0, 2.0, _NAN, _NAN, 0.0, -1.0, _NAN]]]),
+    2: tensor(1, 1, 4, 3, values=[[[[1.0, _NAN, 3.0], [0.5, 2.0, 9.0], [_NAN, _NAN, -1.0], [4.0, 2.0, _NAN]]]]),
+    3: tensor(1, 1, 2, 2, 3, values=[[[[[1.0, _NAN, 3.0], [0.5, 2.0, 9.0]], [[_NAN, _NAN, -1.0], [4.0, 2.0, _NAN]]]]]),
+}
+
+
 def _examples(rank: int) -> list[Any]:
     sizes = [7, 9, 8][:rank]
     return [
         example(self=(2, 3, *sizes), output_size=[3, 4, 2][:rank]),
+        example(self=_SOME_NAN[rank], output_size=[3, 2, 3][:rank]),
         example(self=(3, *sizes), output_size=[9, 9, 9][:rank]),
         example(self=("n", 2, "d", "h", "w")[: 2 + rank], output_size=[2] * rank),
     ]

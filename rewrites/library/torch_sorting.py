@@ -21,14 +21,16 @@ def _first(found: Any, dim: int) -> Any:
 def _key(x: Any) -> Any:
     """What TopK may compare instead: infinity for NaN, which PyTorch puts above all numbers; the largest for infinity.
 
-    Only the largest number itself beside infinity is no longer told from it.
+    Numbers give way to infinity: those of sixteen bits by a wider type, others by half their size, in which only
+    neighbours without leading digits (below 2e-38 in single precision) are one.
     """
     import torch
 
     if not x.is_floating_point():
         return x
-    largest = torch.tensor(torch.finfo(x.dtype).max, dtype=x.dtype)
-    return torch.where(torch.isnan(x), torch.tensor(float("inf"), dtype=x.dtype), torch.minimum(x, largest))
+    key = x.to(torch.float32) if x.dtype.itemsize == 2 else x * 0.5
+    infinite, largest = (torch.tensor(value, dtype=key.dtype) for value in (float("inf"), torch.finfo(key.dtype).max))
+    return torch.where(torch.isnan(x), infinite, torch.minimum(key, largest))
 
 
 def _smallest(x: Any, k: int, dim: int, keepdim: bool) -> tuple[Any, Any]:
@@ -76,7 +78,13 @@ def sorted_along(x: Any, dim: int, descending: bool, stable: bool) -> tuple[Any,
 
 
 _EQUALS = tensor(6, 2, values=[[1, 2], [0, 2], [1, 0], [float("nan"), 1], [0, 1], [float("nan"), 2]])
-_ROWS = tensor(2, 4, values=[[float("nan"), 1.0, float("inf"), 0.0], [2.0, float("-inf"), float("nan"), 3.0]])
+_LARGEST = 3.4028234663852886e38
+_ROWS = tensor(
+    2,
+    5,
+    values=[[float("nan"), float("inf"), _LARGEST, 0.0, 1e-37], [2.0, float("-inf"), -_LARGEST, float("nan"), 3.0]],
+)
+_HALVES = tensor(2, 4, dtype="float16", values=[[float("nan"), float("inf"), 65504.0, 0.0], [3e-5, 3.01e-5, -2.0, 1.0]])
 
 
 def _stable(operator: str) -> list[Any]:
@@ -91,6 +99,7 @@ def _stable(operator: str) -> list[Any]:
 _PLAIN = [
     example(self=_ROWS, dim=1),
     example(self=_ROWS, dim=0, descending=True),
+    example(self=_HALVES, dim=1),
     example(self=("n", 5)),
     example(self=()),
 ]
@@ -122,12 +131,13 @@ def msort(x):
     examples=[
         example(self=_ROWS, k=3, dim=1),
         example(self=_ROWS, k=3, dim=1, largest=False),
+        example(self=_HALVES, k=3, dim=1),
         example(self=("n", 7, "m"), k=2, dim=1),
         example(self=(), k=1),
     ],
 )
 def topk(x, k, dim=-1, largest=True, sorted=True):
-    """topk -> IsNaN Min Where TopK GatherElements: NaN is above all numbers."""
+    """topk -> IsNaN Mul Min Where TopK GatherElements: NaN is above all numbers."""
     import torch
 
     del sorted  # any order is right where none is asked for
