@@ -35,6 +35,23 @@ class Gated(nn.Module):
         return torch.tanh(out) * 2, last
 
 
+@case(
+    [
+        (floats(2, 4, 6), floats(4, 2, 3), floats(4, 2, 5)),
+        (floats(3, 5, 6), floats(4, 3, 3, seed=1), floats(4, 3, 5, seed=1)),
+    ],
+    (1, 1),
+)
+class Projected(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(6, 5, 2, batch_first=True, bidirectional=True, proj_size=3)
+
+    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found, (hidden, cell) = self.rnn(x, (hidden, cell))
+        return found, hidden, cell
+
+
 @case([(floats(2, 4, 6), torch.tensor([4, 2])), (floats(2, 4, 6, seed=2), torch.tensor([3, 1]))], (0, 3))
 class Packed(nn.Module):
     def __init__(self) -> None:
