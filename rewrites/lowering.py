@@ -38,15 +38,16 @@ class Lowering(NodeRule):
         function: Callable[..., Any],
         static: Mapping[str, Sequence[int | str] | None] | None = None,
         known: Mapping[str, Known] | None = None,
+        also: Sequence[str] = (),
         **options: Any,
     ) -> None:
         super().__init__(operator, function, **options)
-        self.function, self.static, self.known = function, static or {}, known or {}
+        self.function, self.static, self.known, self.also = function, static or {}, known or {}, tuple(also)
         self._exporter = Exporter()
 
     def keys(self) -> Iterable[tuple[str, str]]:
-        namespace, _, name = self.name.partition("::")
-        return [(torch_domain.PREFIX + namespace, name)]
+        parts = (operator.partition("::") for operator in (self.name, *self.also))
+        return [(torch_domain.PREFIX + namespace, name) for namespace, _, name in parts]
 
     def match(self, editor: Editor, node: gs.Node) -> Match | None:
         return Match(node, [node], [t for t in node.outputs if t.name], {"node": Node(node, editor)})
@@ -163,6 +164,7 @@ def lowering(
     priority: int = 0,
     static: Mapping[str, Sequence[int | str] | None] | None = None,
     known: Mapping[str, Known] | None = None,
+    also: Sequence[str] = (),
 ) -> Callable[[Callable[..., Any]], Lowering]:
     """Make a lowering of a PyTorch function with the operator's arguments.
 
@@ -178,17 +180,18 @@ def lowering(
             axis that the argument `dim` names, None for all: refused where dynamic, exported once for each size.
         known: further parameter of the function -> (argument, what is told of that argument's value where it is
             constant: a literal). None where it is not.
+        also: operators of other packages that mean the same, with the same arguments in the same order.
     """
 
-    if not isinstance(operator, str) or not re.fullmatch(r"\w+::\w+(\.\w+)?", operator):
-        raise RewriteError(
-            f"lowering: {operator!r} is no operator", hint='"aten::gelu", or "aten::gelu.out" for one overload'
-        )
+    for named in (operator, *also):
+        if not isinstance(named, str) or not re.fullmatch(r"\w+::\w+(\.\w+)?", named):
+            hint = '"aten::gelu", or "aten::gelu.out" for one overload'
+            raise RewriteError(f"lowering: {named!r} is no operator", hint=hint)
 
     def make(function: Callable[..., Any]) -> Lowering:
         where = needed_by or {"any": "all versions"}
         options = {"needed_by": where, "examples": examples, "refuses": refuses, "priority": priority}
-        return Lowering(operator, function, static, known, **options)
+        return Lowering(operator, function, static, known, also, **options)
 
     return make
 

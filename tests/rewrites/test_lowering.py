@@ -160,3 +160,15 @@ def test_sixteen_bits_may_err_as_much_as_the_function_itself(rows: int, right: b
     else:
         with pytest.raises(rewrites.Refusal, match="Not equal"):
             exporter.export(one_by_one, rows, [operand], 20)
+
+
+def test_an_operator_of_another_package_that_means_the_same_is_lowered_alike() -> None:
+    schema = "transformers::grouped_mm_fallback(Tensor input, Tensor weight, Tensor offs) -> Tensor"
+    x, y = gs.Variable("x", np.float32, ["n", 4]), gs.Variable("y", np.float32, ["n", 3])
+    weight = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+    given = {"input": x, "weight": gs.Constant("w", weight), "offs": gs.Constant("o", np.array([2, 5], np.int32))}
+    node = torch_domain.encode(schema, given, [y], name="grouped")
+    result = rewrites.rewrite(gs.export_onnx(gs.Graph([node], [x], [y], opset=20, ir_version=10)))
+    rows = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
+    (found,) = run(result.model, {"x": rows})
+    np.testing.assert_allclose(found, np.concatenate([rows[:2] @ weight[0], rows[2:] @ weight[1]]), rtol=1e-5)
