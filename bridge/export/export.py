@@ -18,6 +18,7 @@ import torch
 from bridge import torch_private as tp
 from bridge.export.folding import fold_constants
 from bridge.export.function import Function
+from bridge.export.steps import put_on_steps
 from bridge.export.symbolics import TYPES, Symbolics
 from bridge.export.wrong import is_wrong
 from bridge.frontend.program import Program
@@ -82,6 +83,7 @@ def export(
         raise ExporterCrash(str(error).strip() or type(error).__name__, symbolics.last) from error
     graph = _import(proto, program)
     _attach_weights(graph, dict(zip(names[len(input_names) :], function.weights.items(), strict=True)))
+    put_on_steps(graph)
     return Exported(graph, symbolics.reasons)
 
 

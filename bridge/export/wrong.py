@@ -116,6 +116,9 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
         return not _known(list(node.inputs())[1], lambda eps: eps is None)
     if kind == "aten::pad":
         return _pads_otherwise(node, facts)
+    if kind == "aten::fake_quantize_per_channel_affine":  # makes integers of zero points
+        zero_point = facts.known_kind(list(node.inputs())[2])
+        return zero_point is None or zero_point.dtype.is_floating_point
     if kind == "aten::scatter" and len(list(node.inputs())) == 4:  # of a source larger than the index
         index, source = (facts.sizes(value) for value in list(node.inputs())[2:])
         return source is None or (source != () and (source != index or None in source))

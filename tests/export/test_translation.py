@@ -78,3 +78,33 @@ def test_the_exporter_leaves_shared_numbers_alone() -> None:
         x = torch.randn(shape)
         for found, expected in zip(compiled(x), module(x), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+class Quantized(nn.Module):
+    """Weights that lie between two steps, of all channels' and of one step."""
+
+    def __init__(self, zero_point: int) -> None:
+        super().__init__()
+        drawn = torch.Generator().manual_seed(0)
+        self.bounds = (0, 255) if zero_point else (-128, 127)
+        self.zero_point = zero_point
+        self.register_buffer("step", torch.rand(6, generator=drawn) / 10 + 0.01)
+        self.register_buffer("zero", torch.full((6,), zero_point, dtype=torch.int32))
+        between = torch.randint(-140, 140, (6, 2, 3, 3), generator=drawn) + 0.5
+        self.weight = nn.Parameter(between * self.step.view(-1, 1, 1, 1), requires_grad=False)
+        self.other = nn.Parameter(between[:2, :1].repeat(1, 6, 1, 1) * 0.1234, requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = torch.fake_quantize_per_channel_affine(self.weight, self.step, self.zero, 0, *self.bounds)
+        other = torch.fake_quantize_per_tensor_affine(self.other, 0.1234, self.zero_point, *self.bounds)
+        return nn.functional.conv2d(nn.functional.conv2d(x, weight), other)
+
+
+@pytest.mark.parametrize("zero_point", [0, 131])
+def test_weights_between_two_steps_are_rounded_as_in_pytorch(zero_point: int) -> None:
+    module, x = Quantized(zero_point).eval(), torch.randn(1, 2, 7, 7, generator=torch.Generator().manual_seed(1))
+    traced = torch.jit.trace(module, x, check_trace=False)
+    compiled = bridge.compile(traced, [x], backend="onnxruntime", require_full_compilation=True)
+    torch.testing.assert_close(compiled(x), module(x), rtol=1e-4, atol=1e-4)
+    operators = [node.op_type for node in bridge.to_onnx(traced, [x], rewrite=False).graph.node]
+    assert zero_point or (operators.count("QuantizeLinear"), operators.count("DequantizeLinear")) == (2, 2)
