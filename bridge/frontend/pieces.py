@@ -22,6 +22,11 @@ _GIVE_THEIR_INPUT = {
     "aten::broadcast_tensors", "aten::meshgrid",
 }  # fmt: skip
 """Operators whose result may be their argument, of which their schemas say nothing."""
+_APART = {
+    "aten::topk", "aten::sort", "aten::max", "aten::min", "aten::aminmax", "aten::median", "aten::nanmedian",
+    "aten::kthvalue", "aten::mode", "aten::cummax", "aten::cummin", "aten::var_mean", "aten::std_mean", "aten::frexp",
+}  # fmt: skip
+"""Operators whose several results are in memory of their own, each."""
 _MEASURES = {"aten::size", "aten::dim", "aten::numel", "aten::len", "prim::dtype", "prim::device"}
 
 
@@ -63,7 +68,7 @@ def is_only_view(value: tp.Value) -> bool:
     if node.kind() == "aten::einsum":
         return list(node.inputs())[1].node().inputsSize() > 1  # of one operand it may be a view
     if makes_new(node):
-        return node.outputsSize() == 1
+        return node.outputsSize() == 1 or node.kind() in _APART
     if not is_view(node):
         return False
     source = next(iter(node.inputs()))

@@ -84,6 +84,15 @@ def positions(x: Tensor, n: int) -> Tensor:
     return y.softmax(-1)
 
 
+def largest(x: Tensor, n: int) -> Tensor:
+    """The weights of the best experts, as a router gives them."""
+    values, places = torch.topk(x.softmax(1), 2, 1)
+    values /= values.sum(1, keepdim=True)
+    most, at = x.max(1)
+    most *= 2.0
+    return (values * places).sum(1) + most * at
+
+
 def read_late(x: Tensor, n: int) -> Tensor:
     y = x * 2
     row = y[1:].view(-1, 2)
@@ -145,7 +154,7 @@ def of_arguments(x: Tensor, n: int) -> Tensor:
     return x @ x.t()
 
 
-WHOLE = [columns, corners, mask, chosen, numbers, heads, places, positions]
+WHOLE = [columns, corners, mask, chosen, numbers, heads, places, positions, largest]
 OTHERS = [read_late, two_views, a_view_in_turns, old_views, results_used, in_turns, in_a_branch, of_arguments]
 
 
