@@ -276,9 +276,13 @@ def specified(case: Case) -> dict[str, Any]:
     def ranged(value: Any, low: Any, high: Any) -> Any:
         return bridge.Input(min_shape=low.shape, opt_shape=value.shape, max_shape=high.shape, example=value)
 
+    def plain(value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and all(
+            isinstance(x, (bool, int, float, str)) or plain(x) for x in value
+        )
+
     def item(value: Any) -> Any:
-        plain = isinstance(value, (list, tuple)) and all(isinstance(x, (bool, int, float, str)) for x in value)
-        return bridge.Constant(value) if plain else value
+        return bridge.Constant(value) if plain(value) else value
 
     given, named = fresh(case)
     if case.smaller is not None and case.larger is not None:
