@@ -356,10 +356,12 @@ class TestExamples:
         args, _ = spec.example_inputs(default_dtype=torch.bfloat16)
         assert [arg.dtype for arg in args] == [torch.bfloat16, torch.float32]
 
-    def test_given_examples_are_used_as_they_are(self) -> None:
-        tensor = torch.ones(2, 2)
+    def test_given_examples_are_copied(self) -> None:
+        """Exporters take one tensor given twice for one input."""
+        tensor = torch.randn(2, 2)
         args, _ = CompileSpec([tensor, (tensor,)]).example_inputs()
-        assert args[0] is tensor and args[1][0] is tensor
+        assert torch.equal(args[0], tensor) and torch.equal(args[1][0], tensor)
+        assert len({one.data_ptr() for one in (tensor, args[0], args[1][0])}) == 3
 
     def test_examples_are_repeated_to_the_other_shapes(self) -> None:
         ids = torch.tensor([[7, 8]])

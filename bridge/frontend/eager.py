@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,17 @@ from torch.utils import _pytree as pytree
 
 from bridge import torch_private as tp
 from bridge.errors import ExportError, SpecError
+from bridge.frontend.around import (
+    Around,
+    AsForward,
+    InARow,
+    WithDataclasses,
+    WithoutDataclasses,
+    holds_dataclasses,
+    hollow,
+    plain_spec,
+    plainly,
+)
 from bridge.frontend.frozen import refuse_frozen_data, refuse_frozen_sizes
 from bridge.frontend.runs import as_before, first_line, run, same
 from bridge.spec import CompileSpec
@@ -22,6 +34,7 @@ if TYPE_CHECKING:
     from bridge.frontend.load import Adapt
 
     Found = tuple[torch.jit.ScriptModule, CompileSpec, Adapt]
+    Changes = tuple[list[str], list[str]]
 
 _LOG = logging.getLogger("bridge.frontend")
 
@@ -44,31 +57,55 @@ def from_eager(module: torch.nn.Module, spec: CompileSpec, method: str) -> Found
     Raises:
         ExportError: none of the ways works; the message says how each failed.
     """
-    from bridge.frontend.load import _as_it_is, _on, default_dtype, device_of, inputs_not_given
+    from bridge.frontend.load import _on, default_dtype, device_of, inputs_not_given
 
     taken = _required(module, method)
     if spec.inputs is None and not spec.kwarg_inputs and taken:
         raise inputs_not_given(method, taken)
     if any(child.training for child in module.modules()):
         _LOG.warning("the module is in training mode: compiled as after .eval()")
-    failures: list[str] = []
     with _evaluating(module), torch.no_grad():
         args, kwargs = _on(spec.example_inputs("opt", default_dtype=default_dtype(module)), device_of(module))
         _refuse_others(module, method, args, kwargs)
-        with as_before(module) as changed:
+        with as_before(module) as before:
             expected = run(module, method, args, kwargs)
-        scripted = _try_script(module, method, args, kwargs, expected, failures)
-        if scripted is not None:
-            return scripted, spec, _as_it_is
-        _warn(module, [name for name, is_buffer in changed.items() if not is_buffer])
-        if method == "forward":
-            with as_before(module):
-                exported = _try_export(module, spec, args, kwargs, expected, failures)
-            if exported is not None:
-                return exported
-        _warn(module, [name for name, is_buffer in changed.items() if is_buffer])
-        with as_before(module):
-            return _trace(module, method, spec, args, kwargs, expected, failures)
+            numbers, buffers, others = before.numbers(), before.buffers(), before.others()
+            if others and same(run(module, method, args, kwargs), expected):
+                others = []  # what is only kept, or computed once
+        changes = [*numbers, *others], buffers
+        if not holds_dataclasses((args, kwargs, expected)):
+            return _captured(module, method, spec, args, kwargs, expected, changes)
+        result, around = hollow(expected), WithoutDataclasses(module, method, args, kwargs)
+        args, kwargs = plainly((args, kwargs))
+        found = _captured(around, "forward", plain_spec(spec), args, kwargs, plainly(expected), changes)
+        scripted, bound, adapt = found
+        return scripted, bound, lambda compiled: WithDataclasses(adapt(compiled), result)
+
+
+def _captured(
+    module: torch.nn.Module, method: str, spec: CompileSpec, args: Any, kwargs: Any, expected: Any, changes: Changes
+) -> Found:
+    """The module scripted, else exported, else traced: the first that gives what is expected.
+
+    Args:
+        changes: names of what a call changes in the module, and only scripting follows; of what exporting also follows.
+    """
+    from bridge.frontend.load import _as_it_is
+
+    failures: list[str] = []
+    scripted = None if isinstance(module, Around) else _try_script(module, method, args, kwargs, expected, failures)
+    if scripted is not None:
+        return scripted, spec, _as_it_is
+    if method != "forward":
+        module = AsForward(module, method)
+    _warn(module, changes[0])
+    with as_before(module):
+        exported = _try_export(module, spec, args, kwargs, expected, failures)
+    if exported is not None:
+        return exported
+    _warn(module, changes[1])
+    with as_before(module):
+        return _trace(module, spec, args, kwargs, expected, failures)
 
 
 def _required(module: torch.nn.Module, method: str) -> list[str]:
@@ -115,9 +152,10 @@ def _try_export(
     from bridge.frontend import exported
 
     try:
-        program = torch.export.export(
-            module, args, kwargs, dynamic_shapes=exported.dynamic_shapes(module, spec), strict=False
-        )
+        shapes = exported.dynamic_shapes(module, spec)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*assigned during export")  # said by `_warn` where it matters
+            program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
         scripted, bound, adapt = exported.from_exported(program, spec)
         result = adapt(scripted)(*copy.deepcopy(args), **copy.deepcopy(kwargs))
     except Exception as error:
@@ -130,7 +168,7 @@ def _try_export(
 
 
 def _trace(
-    module: torch.nn.Module, method: str, spec: CompileSpec, args: Any, kwargs: Any, expected: Any, failures: list[str]
+    module: torch.nn.Module, spec: CompileSpec, args: Any, kwargs: Any, expected: Any, failures: list[str]
 ) -> tuple[torch.jit.ScriptModule, CompileSpec, Adapt]:
     from bridge.frontend.load import _as_it_is
 
@@ -142,19 +180,15 @@ def _trace(
         name, "; ".join(failures),
     )  # fmt: skip
     plain = _is_plain(expected)
-    target = (
-        module
-        if plain and method == "forward" and not kwargs
-        else _Flat(module, method, len(args), list(kwargs), plain)
-    )
+    target = module if plain and not kwargs else InARow(module, len(args), list(kwargs), plain)
     try:
         traced = torch.jit.trace(target, (*args, *kwargs.values()), strict=False, check_trace=False)
     except Exception as error:
         failures.append(f"torch.jit.trace: {first_line(error)}")
         raise ExportError(f"{name} can be neither scripted nor exported nor traced", why="; ".join(failures)) from error
     bound = _positional(spec) if kwargs else spec
-    refuse_frozen_data(module, method, traced, args, kwargs)
-    refuse_frozen_sizes(module, method, traced, spec, name)
+    refuse_frozen_data(module, traced, args, kwargs)
+    refuse_frozen_sizes(module, traced, spec, name)
     if plain:
         return traced, bound, _as_it_is
     return traced, bound, lambda compiled: Dressed(compiled, list(kwargs), len(args), leaves, structure)
@@ -183,19 +217,6 @@ def _positional(spec: CompileSpec) -> CompileSpec:
     moved.kwarg_inputs = {}
     moved.inputs = values
     return moved
-
-
-class _Flat(torch.nn.Module):
-    """A module whose tensors come in a row and go out in a row."""
-
-    def __init__(self, module: torch.nn.Module, method: str, positional: int, names: list[str], plain: bool) -> None:
-        super().__init__()
-        self.module, self.method, self.positional, self.names, self.plain = module, method, positional, names, plain
-
-    def forward(self, *args: Any) -> Any:
-        named = dict(zip(self.names, args[self.positional :], strict=True))
-        result = getattr(self.module, self.method)(*args[: self.positional], **named)
-        return result if self.plain else tuple(v for v in pytree.tree_flatten(result)[0] if isinstance(v, torch.Tensor))
 
 
 class Dressed(torch.nn.Module):

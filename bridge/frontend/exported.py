@@ -54,6 +54,7 @@ class ExportedScript:
         output_names: names of the module's results.
         output_leaves: for each of them, its position among the flattened result.
         constant_outputs: the other leaves of the result.
+        constant_inputs: the other leaves of ``(args, kwargs)``, by position: the program holds their values.
     """
 
     module: torch.jit.ScriptModule
@@ -64,6 +65,7 @@ class ExportedScript:
     output_names: list[str]
     output_leaves: list[int]
     constant_outputs: dict[int, Any] = field(default_factory=dict)
+    constant_inputs: dict[int, Any] = field(default_factory=dict)
 
 
 def to_script(program: torch.export.ExportedProgram) -> ExportedScript:
@@ -100,6 +102,7 @@ def to_script(program: torch.export.ExportedProgram) -> ExportedScript:
         [results[i].arg.name for i in output_leaves],
         output_leaves,
         {i: _constant(spec.arg) for i, spec in enumerate(results) if i not in output_leaves},
+        {i: spec.arg.value for i, spec in enumerate(users) if isinstance(spec.arg, ConstantArgument)},
     )
 
 
@@ -118,8 +121,12 @@ def from_exported(
     items = _in_order(spec, script.in_spec) if is_given else _program_inputs(program)
     flat = copy.copy(spec)
     flat.kwarg_inputs = {}
-    for leaf in script.arg_leaves if is_given else ():
-        _refuse_other_sizes(items[leaf], program, leaf)
+    if is_given:
+        for leaf, value in script.constant_inputs.items():
+            _refuse_other_constant(items[leaf], value)
+        for leaf in script.arg_leaves:
+            _refuse_other_sizes(items[leaf], program, leaf)
+    _refuse_failing_guards(items, program)
     flat.inputs = [_with_dtype(items[leaf], program, leaf) for leaf in script.arg_leaves]
     if _is_plain(script):
         return script.module, flat, lambda compiled: compiled
@@ -144,26 +151,75 @@ class CalledAsProgram(torch.nn.Module):
         super().__init__()
         self.compiled = compiled
         self.in_spec, self.out_spec = script.in_spec, script.out_spec
+        positional, named = _children(script.in_spec)
+        self.positional, self.names = positional.num_children, tuple(named.context)
         self.arg_leaves, self.output_leaves = script.arg_leaves, script.output_leaves
-        self.constants = script.constant_outputs
+        self.constants, self.fixed = script.constant_outputs, script.constant_inputs
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            leaves = self.in_spec.flatten_up_to((args, kwargs))
-        except ValueError as error:
-            raise EngineError("the arguments are not nested as the exported program's", why=str(error)) from error
+        """The program's arguments, nested as its own.
+
+        Raises:
+            EngineError: there are others, or a Python value is not the one that the program was made with.
+        """
+        leaves = self._leaves(args, kwargs)
+        for position, value in self.fixed.items():
+            if not _is_constant(leaves[position], value):
+                raise EngineError(
+                    f"this module was compiled for {value!r} where it is given {_short(leaves[position])}",
+                    where=_place(self.in_spec, position),
+                    hint="compile it again for another value",
+                )
         found = self.compiled(*(leaves[i] for i in self.arg_leaves))
         values = dict(self.constants)
         values.update(zip(self.output_leaves, found if isinstance(found, tuple) else [found], strict=True))
         return pytree.tree_unflatten([values[i] for i in sorted(values)], self.out_spec)
 
+    def _leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        if len(args) != self.positional or set(kwargs) != set(self.names):
+            taken, given = _counted(self.positional, self.names), _counted(len(args), list(kwargs))
+            hint = "arguments are given in the way in which inputs and kwarg_inputs of the spec gave them"
+            raise EngineError(f"this module was compiled for {taken}, and is given {given}", hint=hint)
+        try:
+            return list(self.in_spec.flatten_up_to((args, kwargs)))
+        except ValueError as error:
+            hint = "nest them as the inputs that it was compiled for"
+            raise EngineError("the arguments are nested in another way", why=str(error), hint=hint) from error
+
+
+def _counted(positional: int, names: Sequence[str]) -> str:
+    by_name = f" and {', '.join(names)} by name" if names else ""
+    return f"{positional} argument{'' if positional == 1 else 's'} by position{by_name}"
+
+
+def _is_constant(given: Any, value: Any) -> bool:
+    return type(given) is type(value) and (given == value or (given != given and value != value))
+
+
+def _short(value: Any) -> str:
+    return f"a {type(value).__name__}" if isinstance(value, torch.Tensor) else f"{value!r}"
+
+
+def _place(structure: Any, position: int) -> str:
+    """The argument of a leaf, and its place in it: ``inputs[0]['n']``."""
+    numbered = pytree.tree_unflatten(list(range(structure.num_leaves)), structure)
+    path = next(path for path, leaf in pytree.tree_flatten_with_path(numbered)[0] if leaf == position)
+    of_all = "inputs" if path[0] == pytree.SequenceKey(0) else "kwarg_inputs"
+    return of_all + pytree.keystr(path[1:])
+
+
+def _children(structure: Any) -> list[Any]:
+    """Those of a node; the attribute of older versions of PyTorch is deprecated in newer ones."""
+    found = structure.children() if hasattr(structure, "children") else structure.children_specs
+    return list(found)
+
 
 def _is_plain(script: ExportedScript) -> bool:
     """Whether the program takes tensors in a row and returns one, or a tuple of several."""
-    args, kwargs = script.in_spec.children_specs
-    plain_in = kwargs.num_leaves == 0 and all(child.is_leaf() for child in args.children_specs)
+    args, kwargs = _children(script.in_spec)
+    plain_in = kwargs.num_leaves == 0 and all(child.is_leaf() for child in _children(args))
     out = script.out_spec
-    plain_tuple = out.type is tuple and out.num_leaves > 1 and all(child.is_leaf() for child in out.children_specs)
+    plain_tuple = out.type is tuple and out.num_leaves > 1 and all(child.is_leaf() for child in _children(out))
     all_tensors = len(script.arg_leaves) == args.num_leaves and not script.constant_outputs
     return bool(plain_in and all_tensors and (out.is_leaf() or plain_tuple))
 
@@ -215,6 +271,12 @@ def _bounds(program: Any, name: str, axis: int, size: Any, example: Any) -> tupl
     return int(known.lower), int(example.shape[axis]), int(known.upper)
 
 
+def _refuse_other_constant(item: Any, value: Any) -> None:
+    if isinstance(item, Constant) and not _is_constant(item.value, value):
+        told = f"inputs: {_short(item.value)} is given where the exported program holds {value!r}"
+        raise SpecError(told, hint="export it with that value, or leave the inputs out")
+
+
 def _refuse_other_sizes(item: Any, program: torch.export.ExportedProgram, leaf: int) -> None:
     """A program holds the sizes that it was exported for, wherever they are computed with."""
     user, value = _users(program)[leaf]
@@ -239,6 +301,31 @@ def _allowed(program: torch.export.ExportedProgram, size: Any) -> tuple[int, int
         return 0, _ANY
     low = int(known.lower) if known.lower.is_Integer else 0
     return low if low > 2 else 0, int(known.upper) if known.upper.is_Integer else _ANY
+
+
+def _refuse_failing_guards(items: Sequence[Any], program: torch.export.ExportedProgram) -> None:
+    """Where it branched or rounded, torch.export kept what it saw, and notes for which sizes that holds."""
+    if not getattr(program, "_guards_code", True):
+        return
+    guards = getattr(program.module(), "_guards_fn", None)
+    if guards is None:
+        return
+    for which in ("min_shape", "opt_shape", "max_shape"):
+        shapes = [getattr(item, which) if isinstance(item, Input) else None for item in items]
+        given = [
+            torch.empty(shape, device="meta") if shape is not None else getattr(item, "value", item)
+            for item, shape in zip(items, shapes, strict=True)
+        ]
+        try:
+            guards(*given)
+        except AssertionError as error:
+            names = (user.arg.name for user, _ in _users(program))
+            told = ", ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=True) if shape is not None)
+            raise SpecError(
+                f"inputs: the exported program does not hold for {told}",
+                why=str(error),
+                hint="export it at other sizes, or with sizes computed by // and without branches on them",
+            ) from error
 
 
 def _users(program: torch.export.ExportedProgram) -> list[tuple[Any, Any]]:

@@ -13,9 +13,7 @@ from bridge.frontend.runs import as_before, first_line, run, same, tensors_of
 from bridge.spec import CompileSpec
 
 
-def refuse_frozen_data(
-    module: torch.nn.Module, method: str, traced: torch.jit.ScriptModule, args: Any, kwargs: Any
-) -> None:
+def refuse_frozen_data(module: torch.nn.Module, traced: torch.jit.ScriptModule, args: Any, kwargs: Any) -> None:
     """A trace holds as constants what left PyTorch on the way (NumPy, numbers): other values of the inputs show it.
 
     Raises:
@@ -24,7 +22,7 @@ def refuse_frozen_data(
     other_args, other_kwargs = pytree.tree_map(_shuffled, (args, kwargs))
     try:
         with as_before(module):
-            expected = tensors_of(run(module, method, other_args, other_kwargs))
+            expected = tensors_of(run(module, "forward", other_args, other_kwargs))
     except SpecError:  # such values are none for this module
         return
     with torch.random.fork_rng(devices=[]):
@@ -48,7 +46,7 @@ def _shuffled(value: Any) -> Any:
     return shuffled.reshape(value.shape)
 
 
-def refuse_frozen_sizes(module: Any, method: str, traced: torch.jit.ScriptModule, spec: CompileSpec, name: str) -> None:
+def refuse_frozen_sizes(module: Any, traced: torch.jit.ScriptModule, spec: CompileSpec, name: str) -> None:
     """A trace may hold a size of its example as a constant: the smallest and largest inputs show it.
 
     Raises:
@@ -60,7 +58,7 @@ def refuse_frozen_sizes(module: Any, method: str, traced: torch.jit.ScriptModule
         return
     for which in ("min", "max"):
         args, kwargs = _on(spec.example_inputs(which, default_dtype=default_dtype(module)), device_of(module))
-        expected = tensors_of(run(module, method, args, kwargs))
+        expected = tensors_of(run(module, "forward", args, kwargs))
         try:
             with torch.random.fork_rng(devices=[]):
                 frozen = not same(_run_traced(traced, args, kwargs), expected)

@@ -66,6 +66,8 @@ def load(module: Any, spec: CompileSpec, method: str = "forward", *, wants_gpu: 
         )
     with quiet_exporter():
         scripted, spec, adapt = _scripted(module, spec.computed_in(parameter_dtype(module)), method)
+        if isinstance(module, torch.nn.Module) and scripted is not module and not tp.has_method(scripted, method):
+            method = "forward"  # exported or traced, a method is the forward of what it became
         return _prepared(scripted, spec, method, adapt, _home(scripted, spec, wants_gpu))
 
 

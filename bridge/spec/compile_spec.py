@@ -235,7 +235,7 @@ class CompileSpec(metaclass=_Translating):
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """(args, kwargs) to call the module with: the smallest, the usual or the largest shapes.
 
-        Given examples are used as they are where the shape is theirs; the rest is drawn from ``seed``.
+        Given examples are copied where the shape is theirs; the rest is drawn from ``seed``.
         """
         generator = torch.Generator().manual_seed(seed)
         widened = _HALVES if self.precision in _HALVES and self._module_dtype is torch.float32 else ()
@@ -243,7 +243,8 @@ class CompileSpec(metaclass=_Translating):
         def example(leaf: Leaf) -> Any:
             if not leaf.is_tensor:
                 return leaf.value
-            example = _example(leaf, getattr(leaf, f"{which}_shape"), generator)
+            # exporters take one tensor given twice, or a module's own, for one value
+            example = _example(leaf, getattr(leaf, f"{which}_shape"), generator).detach().clone()
             return example.float() if leaf.dtype in widened else example
 
         return self.nest([example(leaf) for leaf in self.flat_inputs(default_dtype)])

@@ -147,10 +147,30 @@ def mapped_children(item: Any, change: Callable[[Any, Any], Any]) -> Any:
     if isinstance(item, Mapping):
         return OrderedDict(changed) if isinstance(item, OrderedDict) else changed
     if dataclasses.is_dataclass(item) and not isinstance(item, type):
-        return dataclasses.replace(item, **changed)
+        try:
+            return remade(item, changed)
+        except Exception:  # its constructor may refuse what only describes a tensor
+            return bare(item, changed)
     if hasattr(item, "_fields"):
         return type(item)(*changed.values())
     return list(changed.values()) if isinstance(item, list) else tuple(changed.values())
+
+
+def remade(item: Any, values: Mapping[str, Any]) -> Any:
+    """A dataclass like ``item``, made by its own constructor, with a value for each field; raises what that raises."""
+    made = dataclasses.replace(item, **{one.name: values[one.name] for one in dataclasses.fields(item) if one.init})
+    for one in dataclasses.fields(item):
+        if not one.init:
+            object.__setattr__(made, one.name, values[one.name])
+    return made
+
+
+def bare(item: Any, values: Mapping[str, Any]) -> Any:
+    """A dataclass like ``item`` that has nothing but these values in its fields; its constructor is not called."""
+    made = object.__new__(type(item))
+    for one in dataclasses.fields(item):
+        object.__setattr__(made, one.name, values[one.name])
+    return made
 
 
 def leaves_of(item: Any, name: str, path: Path, field: str) -> Iterator[tuple[str, Path, str, Input | Constant]]:

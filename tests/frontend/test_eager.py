@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -45,9 +44,9 @@ def test_a_trace_puts_python_structures_back_together() -> None:
 
 
 def test_results_that_hold_tensors_in_objects_are_refused_with_a_hint() -> None:
-    @dataclass
     class Cache:
-        key: torch.Tensor
+        def __init__(self, key: torch.Tensor) -> None:
+            self.key = key
 
     class Caching(nn.Module):
         def forward(self, x: torch.Tensor) -> Any:
@@ -161,3 +160,115 @@ def test_the_line_that_failed_is_told() -> None:
         bridge.SpecError, match=rf"test_eager.py:{line} in forward; float32 2x4\n  because: KeyError: 'b'"
     ):
         bridge.compile(Looks(), [(2, 4)], backend="onnxruntime")
+
+
+class Remembers(nn.Module):
+    """State in what Python holds: only a run after another one shows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sum, self.seen, self.table = None, [], {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.sum = x if self.sum is None else self.sum + x
+        self.seen.append(x)
+        self.table["last"] = x
+        return self.sum * len(self.seen)
+
+
+class KeepsWhatItMade(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.made = None, {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.scale is None:
+            self.scale = torch.arange(4.0)
+        return x * self.scale + self.made.setdefault(x.shape[1], torch.ones(4))
+
+
+def test_state_that_what_is_compiled_lacks_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    module = Remembers().eval()
+    bridge.compile(module, [(2, 4)], backend="onnxruntime")
+    assert "Remembers sets sum, seen, table when it is called" in caplog.text
+    assert module.sum is None and module.seen == [] and module.table == {}
+
+
+def test_what_a_module_only_keeps_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    module, x = KeepsWhatItMade().eval(), torch.rand(2, 4)
+    compiled = bridge.compile(module, [x], backend="onnxruntime")
+    assert "KeepsWhatItMade sets" not in caplog.text and module.scale is None and module.made == {}
+    torch.testing.assert_close(compiled(x), module(x))
+
+
+class Unscriptable(nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        return {"sum": x + (lambda one: one * 2)(y)}
+
+
+def test_one_tensor_as_the_example_of_two_inputs() -> None:
+    """torch.export takes a tensor that is given twice for one input."""
+    x = torch.rand(2, 4)
+    compiled = bridge.compile(Unscriptable(), [x, x], backend="onnxruntime")
+    torch.testing.assert_close(compiled(x, 2 * x)["sum"], 5 * x)
+
+
+class Scales(nn.Module):
+    def forward(self, x: dict[str, Any], times: int = 2) -> Any:
+        return {"scaled": [x["x"] * x["factor"] * times]}
+
+
+def test_python_values_in_nests_may_not_change() -> None:
+    x = torch.rand(2, 4)
+    compiled = bridge.compile(Scales(), [{"x": x, "factor": 3}, 5], backend="onnxruntime")
+    torch.testing.assert_close(compiled({"factor": 3, "x": 2 * x}, 5)["scaled"][0], 30 * x)
+    with pytest.raises(bridge.EngineError, match=r"(?s)compiled for 3 where it is given 4.*inputs\[0\]\['factor'\]"):
+        compiled({"x": x, "factor": 4}, 5)
+    with pytest.raises(bridge.EngineError, match=r"(?s)compiled for 5 where it is given 6.*inputs\[1\]"):
+        compiled({"x": x, "factor": 3}, 6)
+    with pytest.raises(bridge.EngineError, match="compiled for 2 arguments by position, and is given 1 argument by"):
+        compiled({"x": x, "factor": 3})
+    with pytest.raises(bridge.EngineError, match="nested in another way"):
+        compiled(x, 5)
+
+
+class TwoMethods(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def scores(self, x: torch.Tensor, *, bias: torch.Tensor) -> torch.Tensor:
+        return self.head(x) + bias
+
+
+class TracedMethod(TwoMethods):
+    def scores(self, x: torch.Tensor, *, bias: torch.Tensor) -> torch.Tensor:
+        exec("pass")
+        return self.head(x) + bias
+
+
+@pytest.mark.parametrize("kind", [TwoMethods, TracedMethod])
+def test_other_methods_of_plain_modules(kind: type[TwoMethods]) -> None:
+    described = {"inputs": [(2, 4)], "kwarg_inputs": {"bias": (3,)}}
+    report = bridge.check_method_op_support(kind().eval(), "scores", described)
+    assert report.supported
+    model = bridge.to_onnx(kind().eval(), described, method_name="scores")
+    assert len(model.graph.input) == 2 and any("head" in node.name for node in model.graph.node)
+
+
+class TracedByName(TwoMethods):
+    def forward(self, x: torch.Tensor, *, bias: torch.Tensor) -> torch.Tensor:
+        exec("pass")
+        return self.head(x) + bias
+
+
+def test_names_of_submodules_hold_in_traces_too(caplog: pytest.LogCaptureFixture) -> None:
+    module, x, bias = TracedByName().eval(), torch.rand(2, 4), torch.rand(3)
+    described = {"inputs": [x], "kwarg_inputs": {"bias": bias}, "torch_executed_modules": ["head"]}
+    compiled = bridge.compile(module, described, backend="onnxruntime")
+    assert "no module of this module" not in caplog.text
+    assert "aten::linear" in str(compiled.compiled.graph)
+    torch.testing.assert_close(compiled(x, bias=bias), module(x, bias=bias))

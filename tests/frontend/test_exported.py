@@ -264,7 +264,7 @@ def test_the_spec_is_put_in_the_order_of_the_program() -> None:
     assert_same(adapt(script)(inputs, flag=True, extra=extra), module(inputs, extra=extra))
     with pytest.raises(SpecError, match="nested"):
         from_exported(program, CompileSpec([{"a": (3, 4)}], kwarg_inputs={"flag": True, "extra": [(3, 4), (2,)]}))
-    with pytest.raises(EngineError, match="nested"):
+    with pytest.raises(EngineError, match="extra, flag by name, and is given 1 argument by position"):
         adapt(script)(inputs)
 
 
