@@ -4,7 +4,8 @@ Found in ONNX Runtime 1.31 by trying each kernel of int64 on values beyond int32
 Clip, Relu, Sign, ReduceMax, ReduceMin) go wrong where the upper halves are equal and the lower ones differ in their
 first bit; ReduceSum and its kin and Mod with fmod go through float64. Comparisons that give bools, ArgMax,
 ScatterElements, Div and Mul are exact. Where has no kernel for bool. Sizes that a Slice takes out of a Shape between
-bounds that an Unsqueeze makes of constants are taken for none, and a Resize to them is refused.
+bounds that an Unsqueeze makes of constants are taken for none, and a Resize to them is refused. GridSample goes through
+integers and takes weights from before its coordinates are bounded: far outside (1e20, or 1e8 at a border) it is wrong.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import Any
 import onnx
 
 from bridge.backends.element_types import element_types, opset
-from rewrites.tidying import bodies
+from rewrites.tidying import all_nodes, bodies
 
 INT64, BOOL = int(onnx.TensorProto.INT64), int(onnx.TensorProto.BOOL)
 _SCATTERS_SUMS = 16
+_FAR = 1000.0
 _SUMS = {"ReduceSum": ("add", 0), "ReduceSumSquare": ("add", 0), "ReduceL1": ("add", 0), "ReduceProd": ("mul", 1)}
 _EXTREMES = {"ReduceMax": "ArgMax", "ReduceMin": "ArgMin"}
 
@@ -31,7 +33,8 @@ Integers = int | list[int]
 def substitute(model: onnx.ModelProto) -> int:
     """Rewrites the model in place; gives back how many nodes were replaced."""
     types = element_types(model)
-    return _scope(model.graph, model, types, {}) if {INT64, BOOL} & set(types.values()) else 0
+    wanted = {INT64, BOOL} & set(types.values()) or any(node.op_type == "GridSample" for node in all_nodes(model.graph))
+    return _scope(model.graph, model, types, {}) if wanted else 0
 
 
 def _scope(
@@ -89,6 +92,8 @@ def _replacement(
     o = _Operators(node)
     if node.op_type == "Where" and kind == BOOL:
         _where(o, *node.input)
+    elif node.op_type == "GridSample":
+        _grid_sample(o, types.get(node.input[1]))
     elif kind != INT64:
         return None
     elif node.op_type in _INT64:
@@ -105,6 +110,15 @@ def _replacement(
 
 def _where(o: _Operators, condition: str, x: str, y: str) -> None:
     o("Or", o("And", condition, x), o("And", o("Not", condition), y))
+
+
+def _grid_sample(o: _Operators, kind: int | None) -> None:
+    """With coordinates that are far outside for every image, and from which integers and weights are exact."""
+    given = {item.name: onnx.helper.get_attribute_value(item) for item in o.replaced.attribute}
+    if kind is None or given.get("padding_mode") == b"reflection":
+        return
+    low, high = (o("Constant", value=onnx.helper.make_tensor("", kind, [], [bound])) for bound in (-_FAR, _FAR))
+    o("GridSample", o.replaced.input[0], o("Clip", o.replaced.input[1], low, high), **given)
 
 
 def _sign(o: _Operators, x: str) -> None:

@@ -112,7 +112,7 @@ def corner_of(op, x, size, upper):
     """The element below (0), above (1) or nearest (None) a coordinate, and its weight; outside the weight is 0."""
     place = op.Round(x) if upper is None else op.Add(op.Floor(x), float(upper))
     inside = op.And(op.GreaterOrEqual(place, 0.0), op.LessOrEqual(place, size - 1.0))
-    weight = op.Cast(inside, to=x.dtype)
-    if upper is not None:
-        weight = op.Mul(weight, op.Sub(1.0, op.Abs(op.Sub(x, place))))
-    return op.Cast(op.Clip(place, 0.0, size - 1.0), to=np.int64), weight
+    share = 1.0 if upper is None else op.Sub(1.0, op.Abs(op.Sub(x, place)))
+    weight = op.Where(inside, share, np.zeros((), x.dtype))
+    place = op.Where(inside, place, np.zeros((), x.dtype))
+    return op.Cast(place, to=np.int64), weight

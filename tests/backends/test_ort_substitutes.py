@@ -1,4 +1,4 @@
-"""Integers of 64 bits in ONNX Runtime: every operator whose own kernel is wrong, against NumPy's."""
+"""What ONNX Runtime's own kernels compute wrongly: operators on integers of 64 bits, sampling far outside."""
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -137,3 +137,25 @@ def test_inside_a_branch():
         np.testing.assert_array_equal(
             session.run([torch.from_numpy(VALUES), torch.tensor(chosen)])[0].numpy(), expected
         )
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("rank", [2, 3])
+def test_sampling_far_outside(rank, mode, padding):
+    given = np.random.default_rng(0).random((1, 2, 4, 5, 6)[: rank + 2], np.float32)
+    far = [1e5, -1e8, 1e20, -3e38, 0.3]
+    grid = np.full((1, *[1] * (rank - 1), len(far) * rank, rank), 0.1, np.float32)
+    for place, (coordinate, axis) in enumerate((c, a) for c in far for a in range(rank)):
+        grid[..., place, axis] = coordinate
+    options = {"mode": "linear" if mode == "bilinear" else mode, "padding_mode": padding}
+    taken = [gs.Variable("x", np.float32, given.shape), gs.Variable("grid", np.float32, grid.shape)]
+    out = gs.Variable("y", np.float32)
+    found = results([gs.Node("GridSample", "a#1", options, taken, [out])], {"x": given, "grid": grid}, out)
+    expected = torch.nn.functional.grid_sample(
+        torch.from_numpy(given), torch.from_numpy(grid), mode, padding, align_corners=False
+    )
+    within = np.abs(grid).max(-1).reshape(-1) < 1e37  # beyond, PyTorch's product with the size is infinite
+    np.testing.assert_allclose(
+        found.reshape(2, -1)[:, within], expected.numpy().reshape(2, -1)[:, within], rtol=1e-4, atol=1e-6
+    )
