@@ -18,7 +18,7 @@ import torch
 from bridge import torch_private as tp
 from bridge.export.folding import fold_constants
 from bridge.export.function import Function
-from bridge.export.steps import put_on_steps
+from bridge.export.numbers import keep_conversions
 from bridge.export.symbolics import TYPES, Symbolics
 from bridge.export.wrong import is_wrong
 from bridge.frontend.program import Program
@@ -77,13 +77,13 @@ def export(
         function.nodes, program.facts, OPSET, lambda node: node.i(TAG) in as_themselves or is_wrong(node, program.facts)
     )
     names = [*input_names, *(f"weight_{i}" for i in range(len(function.weights)))]
+    keep_conversions(function.graph)
     try:
         proto = tp.export_graph(function.graph, names, output_names, symbols, OPSET, symbolics)
     except Exception as error:
         raise ExporterCrash(str(error).strip() or type(error).__name__, symbolics.last) from error
     graph = _import(proto, program)
     _attach_weights(graph, dict(zip(names[len(input_names) :], function.weights.items(), strict=True)))
-    put_on_steps(graph)
     return Exported(graph, symbolics.reasons)
 
 

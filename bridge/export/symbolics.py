@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from bridge import torch_private as tp
+from bridge.export.numbers import number_symbolic
 from bridge.frontend.facts import Facts
 from bridge.frontend.provenance import TAG
 
@@ -89,6 +90,9 @@ class Symbolics:
         if original is not None and self.left(original):
             self.reasons[original_identity(identity)] = "the exporter's translation gives wrong numbers"
             return self._itself(arguments, original, inputs)
+        number = number_symbolic(original) if original is not None else None
+        if number is not None and original is not None:
+            return number(tp.graph_context(arguments, self.opset), original, inputs)
         try:
             made = symbolic()
             if original is not None and tp.schema(original) is not None:

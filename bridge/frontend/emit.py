@@ -27,13 +27,16 @@ _NO_LIMIT = 2**63 - 1
 
 _COMPARISONS: dict[Any, str] = {
     operator.eq: "aten::eq", operator.ne: "aten::ne", operator.lt: "aten::lt", operator.le: "aten::le",
-    operator.gt: "aten::gt", operator.ge: "aten::ge", operator.and_: "aten::__and__", operator.or_: "aten::__or__",
-    operator.not_: "aten::__not__", torch.sym_not: "aten::__not__",
+    operator.gt: "aten::gt", operator.ge: "aten::ge", operator.not_: "aten::__not__", torch.sym_not: "aten::__not__",
 }  # fmt: skip
 _NUMBERS: dict[Any, str] = {
     operator.add: "aten::add", operator.sub: "aten::sub", operator.mul: "aten::mul", operator.neg: "aten::neg",
     operator.floordiv: "aten::floordiv", operator.mod: "aten::remainder",
-    torch.sym_max: "prim::max", torch.sym_min: "prim::min",
+    torch.sym_max: "prim::max", torch.sym_min: "prim::min", operator.abs: "prim::abs",
+    operator.lshift: "aten::__lshift__", operator.rshift: "aten::__rshift__",
+}  # fmt: skip
+_BITS: dict[Any, str] = {
+    operator.and_: "aten::__and__", operator.or_: "aten::__or__", operator.xor: "aten::__xor__",
 }  # fmt: skip
 _TO_FLOAT: dict[Any, str] = {operator.truediv: "aten::div", torch.sym_float: "aten::Float"}
 _TO_INT: dict[Any, str] = {
@@ -184,6 +187,8 @@ class Emitter:
         if target in _NUMBERS:
             floating = any(str(self._value(arg).type()) == "float" for arg in args)
             return self._add(_NUMBERS[target], list(args), tp.float_type() if floating else tp.int_type())
+        if target in _BITS:
+            return self._add(_BITS[target], list(args), self._value(args[0]).type())
         if target in _TO_FLOAT:
             return self._add(_TO_FLOAT[target], list(args), tp.float_type())
         if target in _TO_INT:

@@ -139,7 +139,7 @@ class Roles:
             return str(node.output().type().annotation_str) in _LISTS and all(
                 self._crosses(value) for value in tp.inputs_of(node)
             )
-        if not node.kind().startswith(("aten::", "prim::NumToTensor", "prim::min", "prim::max")):
+        if not node.kind().startswith(("aten::", "prim::NumToTensor", "prim::min", "prim::max", "prim::abs")):
             return False
         if any(self.facts.of(value).content is Varies.WITH_DATA for value in tp.outputs_of(node)):
             return False
