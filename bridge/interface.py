@@ -22,6 +22,7 @@ from bridge.partition.roles import Role
 from bridge.runtime.plan import Plan
 from bridge.runtime.session_tensorrt import ENGINE
 from bridge.spec import CompileSpec
+from bridge.spec.settings import flag
 from bridge.translate import Translation, Translator
 from bridge.unsupported import error_of, unsupported
 
@@ -56,7 +57,7 @@ def to_onnx(
         ExportError: an argument or a result is no tensor, or the exporter failed.
     """
     loaded = load(module, CompileSpec.of(spec, settings), method_name)
-    translation = translate_whole(loaded, rewrite=rewrite)
+    translation = translate_whole(loaded, rewrite=flag("rewrite", rewrite))
     if translation.refused:
         raise error_of(
             unsupported(loaded.program, translation.refused),

@@ -58,6 +58,8 @@ def rebuild(
     calls = engine_calls(checked_module(module, "rebuild"))
     if not calls:
         raise BridgeError("this module has no engine", where="rebuild")
+    if backend is not None:
+        backends.select(backend).require()
     plans = [Plan.from_tensor(call.plan) for call in calls]
     distinct = {plan.digest: plan for plan in plans}
     built = {digest: _built(plan, backend, progress, settings) for digest, plan in distinct.items()}

@@ -89,6 +89,10 @@ class Translator:
         if given and len(given) != len(known):
             told = f"output_names: {len(given)} names for {len(known)} result{'s' * (len(known) != 1)}"
             raise SpecError(f"{told}: {', '.join(given)}", hint=f"one for each of {', '.join(known)}")
+        taken = {leaf.name for leaf in self.leaf_of.values()}
+        for index, name in enumerate(given):
+            if name in taken:
+                raise SpecError(f"output_names[{index}]: {name!r} is the name of an input", hint="give it another")
 
     def translate(self, segment: Segment) -> Translation:
         """The segment's typed ONNX graph, or why some of its nodes cannot be in one."""

@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from rewrites.errors import RewriteError
 from rewrites.protos import node_proto
 
 if TYPE_CHECKING:
@@ -40,7 +41,12 @@ class Folder:
     def value(self, tensor: gs.Tensor, depth: int = 0) -> np.ndarray[Any, Any] | None:
         """The constant value of a tensor, or None."""
         if isinstance(tensor, gs.Constant):
-            values = tensor.values
+            try:
+                values = tensor.values
+            except (OSError, onnx.checker.ValidationError) as error:
+                told = f"the value of {tensor.name!r} is in another file, which cannot be read: {error}"
+                hint = "onnx.load(path) reads what is beside the model; else work in the folder that it is in"
+                raise RewriteError(told, hint=hint) from error
             return values if isinstance(values, np.ndarray) else None
         if id(tensor) not in self._known:
             self._known[id(tensor)] = (tensor, self._fold(tensor, depth))

@@ -18,6 +18,7 @@ from rewrites.targets import Target
 from rewrites.tidying import all_nodes, tidy
 
 SMALL = 1024
+_DEFAULTS = 4  # the first version of ONNX in which callers may give what initializers hold; before, all were inputs
 _KEPT = ("producer_name", "producer_version", "domain", "model_version", "doc_string", "ir_version")
 G_LOGGER.severity = G_LOGGER.ERROR
 
@@ -35,6 +36,9 @@ def load(model: onnx.ModelProto, target: Target, notes: list[str], least: int = 
         RewriteError: the model is broken, its functions cannot be inlined, or its opset cannot be changed.
     """
     light, weights = _without_weights(model)
+    given = {value.name for value in model.graph.input} & {tensor.name for tensor in model.graph.initializer}
+    if given and model.ir_version >= _DEFAULTS:
+        notes.append(f"inputs with a default value are constants: {', '.join(sorted(given))}")
     if light.functions:
         light = _inlined(light, notes)
     tidy(light, notes)
@@ -56,7 +60,7 @@ def load(model: onnx.ModelProto, target: Target, notes: list[str], least: int = 
 def _inlined(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
     try:
         made = inliner.inline_local_functions(model, convert_version=True)
-    except RuntimeError as error:
+    except (RuntimeError, onnx.checker.ValidationError) as error:
         raise _not_inlined(model, model.functions, str(error)) from error
     called = {(node.domain, node.op_type) for node in all_nodes(made.graph)}
     if left := [function for function in model.functions if (function.domain, function.name) in called]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy
 import pytest
 import torch
 
@@ -171,9 +172,11 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
         described(shape=(2,), value_range=(0.2, 0.7), dtype=torch.int64), "no int64 from 0.2 to below 0.7",
     ),
     "a range of values as text": (described(shape=(2,), value_range="0..1"), r"Input\.value_range: .*got '0..1'"),
+    "an array of words": (with_inputs(numpy.array(["a", "b"]), (1,)), r"inputs\[0\]: expected an array of numbers"),
     "an example that is no tensor": (described(example=[1, 2]), r"Input\.example: expected a tensor, got \[1, 2\]"),
     # settings
     "precision as text": (with_settings(precision="fp17"), "precision: 'fp17'.*did you mean"),
+    "another precision": (with_settings(precision="full"), "'full' is not known.*known: bf16, bfloat16, f16"),
     "precision int8": (with_settings(precision=torch.int8), "precision: torch.int8.*quantize the module"),
     "precision float64": (
         with_settings(precision=torch.float64),
@@ -195,8 +198,12 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
     "a device of another kind": (with_settings(device="tpu"), "device: expected a device such as .*got 'tpu'"),
     "a device that is not here": (with_settings(device="cuda:97"), "device: cuda:97 is not here"),
     "less than no workspace": (with_settings(workspace_size=-1), "workspace_size: expected a number of bytes.*got -1"),
+    "no bytes of workspace": (with_settings(workspace_size="0.1"), "workspace_size: expected a number of bytes.*'0.1'"),
+    "more workspace than counts": (with_settings(workspace_size=2**70), "workspace_size: expected a number of bytes"),
+    "an index of no GPU": (with_settings(device=10**20), "device: expected a device such as"),
     "a level beyond 5": (with_settings(optimization_level=7), "optimization_level: expected 0 to 5, got 7"),
     "a verbosity that is none": (with_settings(profiling_verbosity="loud"), "profiling_verbosity: 'loud'.*detailed"),
+    "an input's name for an output": (with_settings(output_names=["x"]), r"output_names\[0\]: 'x' is the name of an"),
     "names for other outputs": (with_settings(output_names=["a", "b"]), "output_names: 2 names for 1 result: a, b"),
     "a rule that is none": (with_settings(rules=[3]), r"rules\[0\]: expected a rewrite rule, got 3"),
     "rules as text": (with_settings(rules="gelu"), "rules: expected a list of rules, got 'gelu'"),
@@ -231,6 +238,12 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
         lambda _, c: bridge.embed_engine_in_new_module(plan_of(c), input_names="x"), "input_names: .*got 'x'",
     ),
     "a damaged plan": (lambda _, c: bridge.inspect(damaged(c)), "this plan is damaged: its header cannot be read"),
+    "two devices": (lambda *_: bridge.Device("cuda:0", gpu_id=1), "cuda:0 and gpu_id=1 are two devices"),
+    "a truth as a GPU": (lambda *_: bridge.Device(gpu_id=True), "Device.gpu_id: expected the index of a GPU, got True"),
+    "a GPU's name for an engine": (
+        lambda *_: bridge.embed_engine_in_new_module(b"1234", device="cuda:0"), "device: expected the index of a GPU",
+    ),
+    "rewriting as text": (lambda m, _: bridge.to_onnx(m, INPUTS, rewrite="no"), "rewrite: expected True or False"),
     "a device that is none": (lambda *_: bridge.Device("tpu"), "Device.spec: expected a device.*got 'tpu'"),
     "an engine's other inputs": (
         lambda _, c: bridge.embed_engine_in_new_module(plan_of(c), input_names=["q"]), "no input 'q'.*x, scale",
@@ -242,11 +255,13 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
         lambda _, c: bridge.configure(c, profile="first"),
         "profile: expected a whole number",
     ),
+    "plans in a number": (lambda _, c: bridge.configure(c, plan_folder=3), "plan_folder: expected a path, got 3"),
     "a module without engines": (lambda m, _: bridge.configure(m, profile=0), "no engine.*compile it first"),
     "nothing to configure": (lambda *_: bridge.configure(None, profile=0), "expected a compiled module, got NoneType"),
     "nothing to inspect": (lambda *_: bridge.inspect(None), "subject: a NoneType cannot be inspected"),
     "a file that is not there": (lambda *_: bridge.inspect("missing.ts"), "there is no file missing.ts"),
     "nothing as a module": (lambda *_: bridge.as_module(None), "as_module: expected a compiled module, got NoneType"),
+    "rebuilding by nobody": (lambda _, c: bridge.rebuild(c, backend="ort"), "backend"),
     "nothing to rebuild": (lambda *_: bridge.rebuild(None), "rebuild: expected a compiled module, got NoneType"),
     # tools
     "a side that is none": (lambda _, c: bridge.compare(None, c, (X, SCALE)), "reference: NoneType cannot be compared"),

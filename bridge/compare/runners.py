@@ -286,14 +286,18 @@ def onnx_model(path: Path) -> onnx.ModelProto:
     """The ONNX model in a file, with its weights.
 
     Raises:
-        BridgeError: it holds none.
+        BridgeError: it holds none, or its weights are in files that are not there or cut short.
     """
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's own errors among them
         raise BridgeError(f"{path} is no ONNX model", why=str(error)) from error
     if not model.HasField("graph"):
         raise BridgeError(f"{path} is no ONNX model", why="it has no graph")
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except Exception as error:  # of every kind, by what is wrong with the files
+        raise BridgeError(f"{path} keeps weights in other files, which cannot be read", why=str(error)) from error
     return model
 
 

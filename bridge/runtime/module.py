@@ -68,6 +68,8 @@ def configure(module: torch.nn.Module, *, plan_folder: str | PathLike[str] | Non
                 f"there is no option {name!r}", where="configure", hint=f"did you mean {' or '.join(near)}?"
             )
     _check_values(options)
+    if not isinstance(plan_folder, str | PathLike | None):
+        raise SpecError(f"plan_folder: expected a path, got {plan_folder!r} ({type(plan_folder).__name__})")
     calls = engine_calls(checked_module(module, "configure"))
     if not calls:
         raise BridgeError(
@@ -144,6 +146,8 @@ def embed_engine_in_new_module(
     for field, names in (("input_names", input_names), ("output_names", output_names)):
         if names is not None and (isinstance(names, str) or not isinstance(names, Sequence)):
             raise SpecError(f"{field}: expected a list of names, got {names!r} ({type(names).__name__})")
+    if isinstance(device, bool) or not isinstance(device, int) or device < 0:
+        raise SpecError(f"device: expected the index of a GPU, got {device!r} ({type(device).__name__})")
     plan = _plan_of(engine, backend, device)
     signature = plan_signature(plan, input_names, output_names)
     if isinstance(engine, bytes | bytearray | memoryview) and not Plan.is_plan(engine):

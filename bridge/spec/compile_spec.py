@@ -217,6 +217,9 @@ class CompileSpec(metaclass=_Translating):
         for index, profile in enumerate(self.profiles):
             for name, (low, _, high) in profile.items():
                 field = f"profiles[{index}][{name!r}]"
+                if not known:
+                    told = f"{field}: no input has a dynamic dimension"
+                    raise SpecError(told, hint="give the input min_shape, opt_shape and max_shape")
                 if name not in known:
                     raise unknown(field, name, tuple(known))
                 if low < known[name][0] or high > known[name][2]:

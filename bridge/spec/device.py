@@ -9,6 +9,8 @@ import torch
 from bridge.errors import SpecError
 from bridge.spec.complaints import wrong
 
+_MOST_GPUS = 127  # what an index of PyTorch's holds
+
 
 @dataclass(frozen=True)
 class Device:
@@ -29,16 +31,24 @@ class Device:
                 why="there is none on the machines that this is tested on",
                 hint='leave device out, or say "cuda:0"',
             )
-        if self.gpu_id is not None and (not isinstance(self.gpu_id, int) or self.gpu_id < 0):
+        if self.gpu_id is not None and not _is_index(self.gpu_id):
             raise wrong("Device.gpu_id", self.gpu_id, "the index of a GPU")
+        if self.spec is not None and self.gpu_id is not None and self.torch_device.index not in (None, self.gpu_id):
+            raise SpecError(f"Device: {self.spec} and gpu_id={self.gpu_id} are two devices", hint="give one of them")
         _ = self.torch_device
 
     @property
     def torch_device(self) -> torch.device:
         """The same device as PyTorch names it."""
         if self.spec is not None:
-            return as_device("Device.spec", str(self.spec).replace("gpu:", "cuda:"))
+            named = as_device("Device.spec", str(self.spec).replace("gpu:", "cuda:"))
+            if self.gpu_id is None or named.type != "cuda" or named.index is not None:
+                return named
         return torch.device("cuda", self.gpu_id or 0)
+
+
+def _is_index(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_GPUS
 
 
 def as_device(field: str, value: object) -> torch.device:
@@ -49,14 +59,14 @@ def as_device(field: str, value: object) -> torch.device:
     """
     if isinstance(value, Device):
         return value.torch_device
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and _is_index(value):
         return torch.device("cuda", value)
     gpu_id = getattr(value, "gpu_id", None)
     if isinstance(gpu_id, int):
         return Device(gpu_id=gpu_id, dla_core=getattr(value, "dla_core", -1)).torch_device
     try:
         device: torch.device = torch.device(value)  # type: ignore[call-overload]
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, ValueError):
         raise wrong(field, value, 'a device such as "cuda:0" or "cpu"') from None
     if device.type not in ("cuda", "cpu"):
         raise wrong(field, value, 'a device such as "cuda:0" or "cpu"')

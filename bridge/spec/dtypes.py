@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from bridge.spec.complaints import unknown, wrong
@@ -21,25 +23,27 @@ _SHORT = {
 }
 _FLOATS = ("float32", "float16", "bfloat16", "float64", "float8_e4m3fn", "float8_e5m2")
 _OTHERS = ("int64", "int32", "int16", "int8", "uint8", "bool", "complex64", "complex128")
-_NAMED: dict[str, torch.dtype] = {name: getattr(torch, name) for name in _FLOATS + _OTHERS}
+NAMED: dict[str, torch.dtype] = {**{name: getattr(torch, name) for name in _FLOATS + _OTHERS}, **_SHORT}
 
 
-def as_dtype(value: object, field: str) -> torch.dtype:
+def as_dtype(value: object, field: str, told: Iterable[str] = NAMED) -> torch.dtype:
     """A torch.dtype from a torch.dtype, a numpy dtype, a name such as "fp16", or Torch-TensorRT's enumeration.
+
+    Args:
+        told: the names that an error suggests.
 
     Raises:
         SpecError: naming ``field``, when the value is none of these.
     """
     if isinstance(value, torch.dtype):
         return value
-    known = {**_NAMED, **_SHORT}
     name = _name_of(value)
     if name is None:
         raise wrong(field, value, "a torch.dtype", hint="for example torch.float16")
     name = name.removeprefix("torch.").lower()
-    if name not in known:
-        raise unknown(field, name, known)
-    return known[name]
+    if name not in NAMED:
+        raise unknown(field, name, told)
+    return NAMED[name]
 
 
 def _name_of(value: object) -> str | None:

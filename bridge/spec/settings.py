@@ -11,14 +11,15 @@ import torch
 
 from bridge.errors import SpecError
 from bridge.spec.complaints import unknown, wrong
-from bridge.spec.dtypes import as_dtype
+from bridge.spec.dtypes import NAMED, as_dtype
 from bridge.spec.inputs import Input
 from bridge.spec.structure import Constant, is_shape, normalized
 
 BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime")
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 VERBOSITIES = ("none", "layer_names_only", "detailed")
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_MOST_BYTES = 1 << 62
 
 Check = Callable[[str, Any], Any]
 
@@ -62,7 +63,7 @@ def one_of(*known: str) -> Check:
 
 def precision(field: str, value: Any) -> torch.dtype:
     """float32, float16 or bfloat16, by any of their names."""
-    settled = as_dtype(value, field)
+    settled = as_dtype(value, field, [name for name, dtype in NAMED.items() if dtype in PRECISIONS])
     if settled in (torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2):
         hint = "quantize the module first; its quantize and dequantize operators then decide, whatever the precision"
         raise SpecError(f"{field}: {settled} needs ranges that a dtype does not give", hint=hint)
@@ -91,11 +92,12 @@ def _profile(field: str, item: Any) -> dict[str, tuple[int, int, int]]:
 def size_in_bytes(field: str, value: Any) -> int:
     """Bytes, or a string such as "2GiB"."""
     if isinstance(value, str):
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?\s*", value.lower())
-        if found:
-            return int(float(found[1]) * _UNITS[found[2]])
-    elif isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", value.lower())
+        size = int(float(found[1]) * _UNITS[found[2]]) if found else 0
+    else:
+        size = value if isinstance(value, int) and not isinstance(value, bool) else 0
+    if 0 < size <= _MOST_BYTES:
+        return size
     raise wrong(field, value, 'a number of bytes, or a size such as "2GiB"')
 
 

@@ -101,7 +101,7 @@ def normalized(item: Any, field: str, around: tuple[Any, ...] = ()) -> Any:
     if isinstance(item, torch.Tensor):
         return Input.at(field, example=item)
     if isinstance(item, numpy.ndarray):
-        return Input.at(field, example=torch.from_numpy(item))
+        return Input.at(field, example=_from_numpy(item, field))
     if isinstance(item, _PLAIN):
         return Constant(item)
     if isinstance(item, numpy.generic):
@@ -118,6 +118,13 @@ def normalized(item: Any, field: str, around: tuple[Any, ...] = ()) -> Any:
     if any(item is one for one in around):
         raise SpecError(f"{field}: the nest is in itself")
     return mapped_children(item, lambda key, child: normalized(child, f"{field}[{key!r}]", (*around, item)))
+
+
+def _from_numpy(item: numpy.ndarray[Any, Any], field: str) -> torch.Tensor:
+    try:
+        return torch.from_numpy(numpy.array(item))  # a copy: negative strides and read-only memory are PyTorch's limits
+    except TypeError as error:
+        raise wrong(field, item, "an array of numbers", hint=f"PyTorch has no dtype for {item.dtype}") from error
 
 
 def is_shape(item: object) -> bool:

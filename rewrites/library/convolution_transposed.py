@@ -18,6 +18,9 @@ from rewrites import example, require, rule
     refuses=[
         example(X=(1, 2, "l"), W=(2, 3, 3), strides=[2], auto_pad="SAME_UPPER", because="static"),
         example(X=(1, 2, 3), W=(2, 3, 3), strides=[2], output_shape=[9], because="larger"),
+        example(
+            X=(1, 2, 3), W=(2, 3, 3), strides=[2], output_padding=[1], auto_pad="SAME_UPPER", because="output_padding"
+        ),
     ],
 )
 class ConvTransposeExplicitPads:
@@ -32,6 +35,8 @@ class ConvTransposeExplicitPads:
     def check(node, auto_pad):
         require(auto_pad == "VALID" or node.inputs[0].shape[2:].is_static(), "the spatial axes must be static")
         require(node.inputs[1].shape[2:].is_static(), "the kernel must be static")
+        extra = auto_pad.startswith("SAME") and any(node.given.get("output_padding", ()))
+        require(not extra, "with output_padding, ONNX's shape inference and its specification of SAME differ")
         require(auto_pad == "VALID" or min(removed(node)) >= 0, "the output is larger than without padding")
 
     def rewrite(op, node, auto_pad):

@@ -3,6 +3,7 @@
 import zipfile
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
@@ -28,6 +29,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "list.json").write_text("[")
     (made / "folder.ts").mkdir()
     torch.save({"weight": torch.ones(2)}, made / "weights.pt")
+    model = bridge.to_onnx(module, [(2, 4), (1,)])
+    onnx.save(model, made / "cut.onnx", save_as_external_data=True, location="cut.bin", size_threshold=0)
+    (made / "cut.bin").write_bytes(b"1234")
     with zipfile.ZipFile(made / "zip.ts", "w") as archive:
         archive.writestr("a/b", "c")
     return made
@@ -119,6 +123,7 @@ WORDS = [
     (("rules", "list", "--target", "cuda"), 2, "--target: unknown target 'cuda'"),
     (("rules", "show", "nothing"), 2, "no rule"),
     (("rules", "explain", "text.onnx"), 1, "is no ONNX model"),
+    (("rules", "explain", "cut.onnx"), 1, "keeps weights in other files, which cannot be read"),
     (("check", "model.ts"), 2, "no inputs are given; forward(x, scale) needs their shapes -> --input NAME:SHAPE"),
     (("check", "model.ts", *INPUTS, "--method", "encode"), 2, "no method 'encode' -> its methods: forward"),
     (("compile", "model.ts", *INPUTS, "-o", "model.ts"), 2, "that is the module itself"),

@@ -115,6 +115,32 @@ def test_functions_that_cannot_be_inlined_are_named() -> None:
         rewrites.rewrite(model)
 
 
+def test_functions_that_call_themselves_are_named() -> None:
+    function = '<domain: "my", opset_import: ["" : 17, "my" : 1]> Again (x) => (y) { y = my.Again(x) }'
+    model = parsed("g (float[n,3] x) => (float[n,3] y) { y = my.Again(x) }", domains=("my",), functions=(function,))
+    with pytest.raises(RewriteError, match=r"function of the model cannot be inlined: my::Again: .*[Cc]ycle"):
+        rewrites.rewrite(model)
+
+
+def test_inputs_with_a_default_value_are_constants_and_told() -> None:
+    """TensorRT's parser takes them for constants; callers of ONNX Runtime may give others."""
+    model = nodes_of(N("Add", ["x", "k"], ["y"]), inits={"k": np.ones(3, np.float32)})
+    model.graph.input.append(helper.make_tensor_value_info("k", TensorProto.FLOAT, [3]))
+    result = rewrites.rewrite(model)
+    assert "inputs with a default value are constants: k" in result.report.notes
+    assert [value.name for value in result.model.graph.input] == ["x"]
+    model.ir_version = 3  # which has no constants but such
+    assert rewrites.rewrite(model).report.notes == []
+
+
+def test_a_value_in_a_file_that_is_not_there_is_named(tmp_path) -> None:
+    model = nodes_of(N("TopK", ["x", "k"], ["y", "i"]), inits={"k": np.array([2])}, out=("y",))
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="k.bin", size_threshold=0)
+    with pytest.raises(RewriteError, match=r"(?s)value of 'k' is in another file, which cannot be read.*onnx.load"):
+        rewrites.rewrite(onnx.load(tmp_path / "m.onnx", load_external_data=False))
+    assert rewrites.rewrite(onnx.load(tmp_path / "m.onnx")).report.notes == []
+
+
 @pytest.mark.parametrize("inside", ["h = Exp(x) t = Neg(h)", "t = Identity(h)"])
 def test_values_of_bodies_are_not_those_outside(inside: str) -> None:
     model = parsed("g " + BODY % inside)

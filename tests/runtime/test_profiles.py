@@ -48,8 +48,14 @@ def test_one_profile_without_any():
         ([{"batch": 3}], "three sizes"),
         ({"batch": (1, 1, 1)}, "a list of profiles"),
         ([[1]], "a dict of"),
+        ([{}], "a dict of"),
     ],
 )
 def test_what_cannot_be_meant(profiles, message):
     with pytest.raises(SpecError, match=r"(?s)" + message):
         bridge.compile(torch.jit.script(Net().eval()), spec(profiles=profiles))
+
+
+def test_profiles_of_static_inputs_are_refused():
+    with pytest.raises(SpecError, match=r"profiles\[0\]\['batch'\]: no input has a dynamic dimension"):
+        bridge.compile(torch.jit.script(Net().eval()), [(2, 4), (2,)], profiles=PROFILES, backend="onnxruntime")
