@@ -37,6 +37,7 @@ def _weights(inputs: int, biased: bool = True) -> list[tuple[int, ...]]:
             because="dropout",
         )
     ],
+    static={"params": None},
 )
 def lstm(input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
     """lstm with projections -> LSTM MatMul: what is projected is only ever read by matrices.
