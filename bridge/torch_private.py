@@ -48,7 +48,18 @@ def twin(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
         return clone(module)
 
 
-class _Sharing(TorchDispatchMode):
+class DispatchMode(TorchDispatchMode):
+    """A mode that no compiled code enters.
+
+    PyTorch hides the others from dynamo, and imports all of it for that at the first call: two seconds and more.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class _Sharing(DispatchMode):
     """Copies of some tensors are these tensors."""
 
     def __init__(self, tensors: Iterable[torch.Tensor]) -> None:

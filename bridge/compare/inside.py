@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bridge.compare.alike import Origins, keys_of
 from bridge.compare.arrays import Array, as_numpy
@@ -25,6 +24,7 @@ from bridge.rebuild import graph_inside
 from bridge.runtime.plan import Plan
 from bridge.runtime.record import Record, records_of
 from bridge.spec import CompileSpec
+from bridge.torch_private import DispatchMode
 
 _TOLD = 3
 
@@ -103,7 +103,7 @@ class CompiledSide:
         return found
 
 
-class _Listening(TorchDispatchMode):
+class _Listening(DispatchMode):
     """While it is entered, in this thread: what every engine is given."""
 
     def __init__(self) -> None:

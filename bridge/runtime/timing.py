@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bridge.runtime.op import run_through
 from bridge.runtime.plan import Plan
 from bridge.runtime.session import LayerTime, RunOptions, Session, TimedSession, load, session_device
+from bridge.torch_private import DispatchMode
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Span:
     layers: list[LayerTime] | None = None
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(DispatchMode):
     """Times every engine and every operator that is called while it is entered, in this thread.
 
     It stands between the dispatcher and the kernels, so that it does not matter which implementation of the engine's

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bridge.runtime.cuda_graphs import capture
+from bridge.torch_private import DispatchMode
 
 log = logging.getLogger("bridge.runtime")
 
@@ -93,7 +93,7 @@ def _why_not(leaves: Sequence[Any]) -> str | None:
     return None
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(DispatchMode):
     """Finds operators that wait for the GPU, or copy between it and the CPU, before a capture fails at them."""
 
     def __init__(self) -> None:
