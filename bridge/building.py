@@ -10,6 +10,7 @@ import torch
 
 from bridge import torch_private as tp
 from bridge.backends.base import Backend, BuildSettings
+from bridge.backends.built import built
 from bridge.backends.failures import file_of, known_failure, remember_failure
 from bridge.errors import BuildError
 from bridge.frontend.load import Loaded, _on, example_of
@@ -81,7 +82,7 @@ class Builder:
             told = f"{told} before, as {file_of(self.settings) or 'this process'} knows"
         else:
             try:
-                plan = self.backend.build(*build, self.spec.progress)
+                plan = built(*build, self.backend, self.spec.progress, self.spec.cache_dir)
             except BuildError as failed:
                 if self.spec.require_full_compilation:
                     raise

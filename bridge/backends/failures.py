@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnx
 import onnx_graphsurgeon as gs
 import torch
 
@@ -77,9 +78,16 @@ def _read(path: Path | None) -> dict[str, _Told]:
 
 def _digest(graph: gs.Graph, profiles: Sequence[Profile], settings: BuildSettings, backend: Backend) -> str:
     model, _ = detach_weights(graph)
+    return digest_of(model, profiles, settings, backend)
+
+
+def digest_of(
+    model: onnx.ModelProto, profiles: Sequence[Profile], settings: BuildSettings, backend: Backend, *others: str
+) -> str:
+    """What names a build: the graph but for its weights, and all that decides what becomes of it; ``others`` too."""
     del model.metadata_props[:]
     changed = {name: value for name, value in settings.changed().items() if name != "timing_cache"}
     device = torch.cuda.get_device_name(settings.device) if torch.cuda.is_available() else ""
-    key = [backend.name, backend.version(), device, changed, [sorted(profile.items()) for profile in profiles]]
+    key = [backend.name, backend.version(), device, changed, [sorted(profile.items()) for profile in profiles], *others]
     text = json.dumps(key, sort_keys=True, default=str).encode()
     return hashlib.sha256(text + model.SerializeToString(deterministic=True)).hexdigest()

@@ -109,7 +109,8 @@ class CompileSpec(metaclass=_Translating):
         fp32_accumulation: add products of matrices in sixteen bits up in float32, as eager PyTorch does; without,
             TensorRT does what is faster.
         max_aux_streams: most streams beside the caller's that TensorRT may use; None: its own choice.
-        cache_dir: directory that keeps engines and refusals; None: the user's cache directory.
+        cache_dir: directory that keeps engines: the same graph with the same weights and settings is not built twice,
+            for the same GPU and versions; None: none is kept.
         progress: called with (stage, steps done, steps in all) during export and build.
         argument_names: names of the module's positional arguments; `bind_names` sets them.
     """
