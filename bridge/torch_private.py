@@ -7,6 +7,7 @@ Everything here is a thin, named step. What the steps mean together stands in :m
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -513,6 +514,23 @@ def attribute(graph: Graph, module: torch.jit.ScriptModule, path: str) -> Value:
         value.setType(found._type() if is_module else _C.TensorType.get())
         owner = found
     return value
+
+
+def add_attribute(graph: Graph, module: torch.jit.ScriptModule, name: str, tensor: torch.Tensor) -> Value:
+    """A tensor as a new attribute of the module that is ``graph``'s first argument; it is read first of all."""
+    free = next(free for number in itertools.count() if not module._c.hasattr(free := f"{name}_{number}"))
+    module._c._register_attribute(free, _C.TensorType.get(), tensor)
+    node = graph.create("prim::GetAttr", [next(iter(graph.inputs()))], 1)
+    node.s_("name", free)
+    node.output().setType(_C.TensorType.get())
+    graph.prependNode(node)
+    return node.output()
+
+
+def set_attributes(module: torch.jit.ScriptModule) -> set[str]:
+    """Names of attributes that some method replaces."""
+    graphs = (graph_of(module, name) for name in method_names(module))
+    return {node.s("name") for one in graphs for node in walk(one) if node.kind() == "prim::SetAttr"}
 
 
 def replace_output(graph: Graph, value: Value) -> None:

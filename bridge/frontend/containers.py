@@ -20,6 +20,9 @@ def settle(graph: tp.Graph) -> None:
     for node in [node for node in tp.walk(graph) if node.kind() == "aten::add_"]:
         if node.output().type().kind() == "ListType":
             _extend_by_name(graph, node)
+    for node in [node for node in tp.walk(graph) if node.kind() == "aten::mul"]:
+        if node.output().type().kind() == "ListType":
+            _repeat(graph, node)
     for node in [node for node in tp.walk(graph) if node.kind() in _STARTS]:
         if _is_changed(node) and _is_private(node):
             items = _STARTS[node.kind()](graph, node)
@@ -39,6 +42,17 @@ def _extend_by_name(graph: tp.Graph, node: tp.Node) -> None:
     made.copyMetadata(node)
     node.output().replaceAllUsesWith(next(iter(node.inputs())))
     node.destroy()
+
+
+def _repeat(graph: tp.Graph, node: tp.Node) -> None:
+    """``[1] * 4``, of a list that nothing changes and a number that is known: all its elements in a list."""
+    listed, times = sorted(node.inputs(), key=lambda value: value.type().kind() != "ListType")
+    items = _from_list(graph, listed, node)
+    if items is not None and tp.is_constant(times):
+        made = tp.insert(graph, "prim::ListConstruct", items * tp.constant_value(times), node)
+        made.setType(node.output().type())
+        node.output().replaceAllUsesWith(made)
+        node.destroy()
 
 
 def _pick(node: tp.Node) -> None:
@@ -217,11 +231,17 @@ def _from_dict(graph: tp.Graph, node: tp.Node) -> Items | None:
 
 
 def _from_copy(graph: tp.Graph, node: tp.Node) -> Items | None:
-    source = node.input().node()
+    items = _from_list(graph, node.input(), node)
+    return None if items is None else dict(enumerate(items))
+
+
+def _from_list(graph: tp.Graph, listed: tp.Value, before: tp.Node) -> list[tp.Value] | None:
+    """The elements of a list that nothing changes, where they are known."""
+    source = listed.node()
     if source.kind() == "prim::ListConstruct" and _is_still(source):
-        return dict(enumerate(source.inputs()))
-    if tp.is_constant(node.input()) and isinstance(tp.constant_value(node.input()), list):
-        return {i: tp.constant(graph, item, node) for i, item in enumerate(tp.constant_value(node.input()))}
+        return list(source.inputs())
+    if tp.is_constant(listed) and isinstance(tp.constant_value(listed), list):
+        return [tp.constant(graph, item, before) for item in tp.constant_value(listed)]
     return None
 
 
@@ -278,5 +298,5 @@ _STARTS: dict[str, Callable[[tp.Graph, tp.Node], Items | None]] = {
     "prim::ListConstruct": _from_construct, "prim::DictConstruct": _from_pairs, "aten::dict": _from_dict,
     "aten::copy": _from_copy, "aten::list": _from_copy,
 }  # fmt: skip
-_COPIES = {"aten::keys", "aten::values", "aten::items", "aten::copy", "aten::list", "aten::add"}
+_COPIES = {"aten::keys", "aten::values", "aten::items", "aten::copy", "aten::list", "aten::add", "aten::mul"}
 _ELEMENTS = {"TensorType", "IntType", "FloatType", "BoolType", "StringType", "NumberType", "NoneType"}

@@ -11,7 +11,18 @@ import torch
 
 from bridge import torch_private as tp
 from bridge.errors import SpecError
-from bridge.frontend import containers, in_place, lists, masked, nested, pieces, structure, written
+from bridge.frontend import (
+    containers,
+    fake_quantize,
+    in_place,
+    lists,
+    masked,
+    nested,
+    pieces,
+    quantized,
+    structure,
+    written,
+)
 from bridge.frontend import facts as facts_
 from bridge.frontend import provenance as provenance_
 from bridge.frontend.empty import fold_empty
@@ -100,6 +111,9 @@ def prepare(
     _settle_devices(graph, device)
     _settle_absent_parameters(frozen, graph)
     tp.simplify(graph)
+    others = [tp.graph_of(frozen, name) for name in tp.kept_methods(frozen, method)[1:]]
+    fake_quantize.settle(graph, frozen, others)
+    quantized.settle(graph, frozen, others)
     pieces.settle(graph)
     in_place.make_functional(graph)
     tp.unroll_constant_loops(graph)
@@ -113,11 +127,11 @@ def prepare(
     tp.simplify(graph)
     _retag(frozen, graph, table)
     facts = Facts(Observations())
-    others = [tp.graph_of(frozen, name) for name in tp.kept_methods(frozen, method)[1:]]
     seen = Observations()
     for _ in range(_ROUNDS):
         structure.lower(graph)
         containers.settle(graph)
+        quantized.settle(graph, frozen, others)  # what a branch, which is not there any more, gave
         if _unroll(graph):
             continue
         written.settle(graph)
@@ -212,7 +226,7 @@ def _settle_devices(graph: tp.Graph, device: torch.device) -> None:
 
 def _settle_absent_parameters(module: torch.jit.ScriptModule, graph: tp.Graph) -> None:
     """Makes parameters that are None (a bias that is not there) constants, unless the module ever sets them."""
-    set_ = _set_attributes(module)
+    set_ = tp.set_attributes(module)
     owners: dict[str, Any] = {next(iter(graph.inputs())).debugName(): module}
     for node in list(tp.walk(graph)):
         if node.kind() != "prim::GetAttr" or node.input().debugName() not in owners:
@@ -224,15 +238,9 @@ def _settle_absent_parameters(module: torch.jit.ScriptModule, graph: tp.Graph) -
             owners[node.output().debugName()] = value
 
 
-def _set_attributes(module: torch.jit.ScriptModule) -> set[str]:
-    """Names of attributes that some method replaces."""
-    graphs = (tp.graph_of(module, name) for name in tp.method_names(module))
-    return {node.s("name") for one in graphs for node in tp.walk(one) if node.kind() == "prim::SetAttr"}
-
-
 def _hoist_attributes(module: torch.jit.ScriptModule, graph: tp.Graph) -> None:
     """Reads parameters, and whatever else no method replaces, once and first, not in branches and loops."""
-    replaced = _set_attributes(module)
+    replaced = tp.set_attributes(module)
     owners = {next(iter(graph.inputs())).debugName()}
     last: tp.Node | None = None
     for node in list(tp.walk(graph)):

@@ -19,6 +19,7 @@ from bridge.frontend.observe import KINDS, Observations, TensorSeen, describe
 from bridge.logging import silenced
 
 _UNKNOWN = object()
+_QUANTIZED = (torch.qint8, torch.quint8, torch.qint32)
 _TYPES: dict[str, Any] = {
     "tensor": (torch.Tensor, type(None)), "int": int, "bool": bool, "float": float, "ints": (list, tuple),
     "tensors": (list, tuple),
@@ -131,6 +132,8 @@ class _Deriver:
 
     def _fake(self, seen: Any) -> Any:
         if isinstance(seen, TensorSeen):
+            if seen.dtype in _QUANTIZED:  # of which there are no fake ones
+                return _UNKNOWN
             return torch.empty(seen.shape, dtype=seen.dtype, device=seen.device)
         return [self._fake(item) for item in seen] if isinstance(seen, list) else seen
 
