@@ -43,12 +43,18 @@ def completed(graph: tp.Graph, facts: Facts, found: dict[str, Symbols]) -> dict[
     return completion.found
 
 
+def _operator(node: tp.Node) -> tp.Node:
+    """What makes a node's results: of the parts of a list, the operator that gives the list."""
+    return node.input().node() if node.kind() == "prim::ListUnpack" else node
+
+
 def _is_open(node: tp.Node, found: dict[str, Symbols]) -> bool:
     """Whether a result has a dimension that is not known, nor any of the inputs'."""
-    if list(node.blocks()) or tp.schema(node) is None:
+    maker = _operator(node)
+    if list(maker.blocks()) or tp.schema(maker) is None:
         return False
     made = {size for value in node.outputs() for size in found.get(value.debugName(), ()) if size < 0}
-    return bool(made) and not made <= {size for value in _tensors(node) for size in found.get(value.debugName(), ())}
+    return bool(made) and not made <= {size for value in _tensors(maker) for size in found.get(value.debugName(), ())}
 
 
 def _tensors(node: tp.Node) -> Iterator[tp.Value]:
@@ -94,17 +100,18 @@ class _Completion:
 
     def run(self, node: tp.Node) -> None:
         """Adds the dimensions of a node's results that are tensors of a rank that is certain."""
+        maker = _operator(node)
         sizes: dict[int, int] = {}  # a dimension that may vary -> what it was
         try:
-            arguments = tuple(self._described(value, sizes) for value in node.inputs())
+            arguments = tuple(self._described(value, sizes) for value in maker.inputs())
         except _Unknown:
             return
-        key = (str(tp.schema(node)), arguments, tuple(sizes.values()))
+        key = (str(tp.schema(maker)), arguments, tuple(sizes.values()))
         if key not in _KNOWN:
             if len(_KNOWN) >= _MOST_KNOWN:
                 _KNOWN.clear()
-            viewed = _viewed(*arguments[:2]) if node.kind() in _VIEWS else None
-            _KNOWN[key] = [viewed] if viewed is not None else _results(node, arguments, list(sizes.values()))
+            viewed = _viewed(*arguments[:2]) if maker.kind() in _VIEWS else None
+            _KNOWN[key] = [viewed] if viewed is not None else _results(maker, arguments, list(sizes.values()))
         names = dict(enumerate(sizes))
         for value, result in zip(node.outputs(), _KNOWN[key], strict=False):
             seen = self.facts.known_kind(value)
@@ -213,7 +220,7 @@ def _results(node: tp.Node, arguments: Sequence[_Description], hints: list[int])
         return []
     if shapes.guards:
         return []
-    listed = made if node.outputsSize() > 1 else [made]
+    listed = made if isinstance(made, (tuple, list)) else [made]
     return [
         tuple(_number_of(size, places) for size in one.shape) if isinstance(one, torch.Tensor) else None
         for one in listed

@@ -294,3 +294,19 @@ class ItemsAsNumbers(nn.Module):
         width = int(y.abs().sum().item()) % 4 + 1
         scale = float(y.max())
         return torch.relu(self.layer(y)).narrow(1, 0, width) * scale
+
+
+@case([(floats(2, 9, 4),), (floats(3, 9, 4, seed=1),)], (1, 1))
+class Pooled(nn.Module):
+    """All tokens but the first, which is cut off and put back, as MViT does it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.norm = nn.Conv2d(4, 4, 3, 2, 1), nn.LayerNorm(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, rest = torch.tensor_split(x.unsqueeze(1), [1], 2)
+        rest = rest.transpose(2, 3)
+        batch, heads, channels = rest.shape[:3]
+        rest = self.pool(rest.reshape(batch * heads, channels, 2, 4).contiguous())
+        return self.norm(torch.cat((first, rest.reshape(batch, heads, channels, -1).transpose(2, 3)), 2)).squeeze(1)
