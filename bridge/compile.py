@@ -17,7 +17,7 @@ from bridge.frontend.alias import Memory
 from bridge.frontend.load import Loaded, load, refuse_unmade
 from bridge.frontend.provenance import TAG
 from bridge.logging import show_graph
-from bridge.partition.naming import warn_of_names_of_nothing
+from bridge.partition.naming import warn_of_fp32_of_nothing, warn_of_names_of_nothing
 from bridge.partition.roles import Policy, Role, Roles
 from bridge.partition.segments import Cut, Segment, cut
 from bridge.partition.stitch import Call, stitch
@@ -199,6 +199,7 @@ def _require_full(partition: Partition, loaded: Loaded, new: dict[int, str]) -> 
 def finish(loaded: Loaded, partition: Partition, calls: dict[int, Call]) -> torch.jit.ScriptModule:
     """Puts the engines into the graph, lets go of the weights that only they used and copies the others."""
     program, record = loaded.program, record_of(loaded, partition, calls)
+    warn_of_fp32_of_nothing(partition.translator.fp32_of_nothing, program.provenance.origins)
     _cast_inputs(loaded, partition)
     stitch(program.graph, partition.cuts, partition.roles, calls)
     _guard_fixed(loaded)

@@ -27,6 +27,7 @@ from bridge.partition.segments import Segment
 from bridge.precision import (
     CONTROL_FLOW,
     accumulate_in_fp32,
+    as_predicate,
     cast,
     final_layers,
     narrow_inputs,
@@ -83,6 +84,7 @@ class Translator:
         self.result_names = result_names(program.graph)
         self._check_output_names()
         self.as_themselves: set[int] = set()
+        self.fp32_of_nothing = set(spec.keep_fp32) if spec.precision in _HALVES else set()
 
     def _check_output_names(self) -> None:
         given, known = list(self.spec.output_names or ()), list(self.result_names.values())
@@ -221,6 +223,8 @@ class Translator:
 
     def _cast(self, graph: gs.Graph, function: Function) -> None:
         if self.spec.precision in _HALVES:
+            kept = {keep for keep in self.spec.keep_fp32 if any(map(as_predicate(keep), all_nodes(graph)))}
+            self.fp32_of_nothing -= kept
             report = cast(graph, self.spec.precision, keep_fp32=[final_layers(graph), *self.spec.keep_fp32])
             _LOG.info("%s", report)
             named = zip(function.inputs, self._input_names(function), strict=True)

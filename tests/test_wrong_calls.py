@@ -337,6 +337,15 @@ def test_names_of_nothing_are_warned_about(module: torch.jit.ScriptModule, caplo
     assert "no module of this module is called 'liner'; did you mean 'linear'?" in told and "'Linear'" not in told
 
 
+def test_names_of_no_layer_to_be_kept_in_fp32_are_warned_about(
+    module: torch.jit.ScriptModule, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"precision": torch.float16, "keep_fp32": ["liner", "linear", "Relu", "*aten::relu*"]}
+    bridge.compile(module, INPUTS, backend="onnxruntime", **settings)
+    told = "keep_fp32: no layer and no operator of ONNX of this module is called 'liner'; did you mean 'linear'?"
+    assert told in caplog.text and caplog.text.count("keep_fp32:") == 1
+
+
 def test_what_torch_compile_wraps_is_compiled(module: torch.jit.ScriptModule) -> None:
     plain = Scaled().eval()
     compiled = bridge.compile(torch.compile(plain), INPUTS, backend="onnxruntime")

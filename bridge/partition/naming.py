@@ -22,6 +22,11 @@ def warn_of_names_of_nothing(spec: CompileSpec, origins: Iterable[Origin]) -> No
     _warn("torch_executed_modules", "module", strange, {o.module_path for o in known if o.module_path})
 
 
+def warn_of_fp32_of_nothing(names: Collection[str], origins: Iterable[Origin]) -> None:
+    """Warns of layers to be kept in FP32 that no engine has."""
+    _warn("keep_fp32", "layer and no operator of ONNX", names, {o.module_path for o in origins if o.module_path})
+
+
 def _warn(field: str, noun: str, strange: Collection[str], known: Collection[str]) -> None:
     for name in sorted(strange):
         near = difflib.get_close_matches(name, sorted(known), 1, 0.6)

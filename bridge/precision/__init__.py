@@ -5,7 +5,7 @@ from bridge.precision.casting import CastReport, Kept, cast
 from bridge.precision.double import truncate
 from bridge.precision.edges import narrow_inputs
 from bridge.precision.heads import widen_heads
-from bridge.precision.policy import Predicate, final_layers
+from bridge.precision.policy import Predicate, as_predicate, final_layers
 from bridge.precision.types import CONTROL_FLOW
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Kept",
     "Predicate",
     "accumulate_in_fp32",
+    "as_predicate",
     "cast",
     "final_layers",
     "narrow_inputs",

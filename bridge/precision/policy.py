@@ -49,10 +49,11 @@ class Decisions:
 
 
 def as_predicate(keep: Predicate | str) -> Predicate:
-    """A predicate from an operator type (``"Gemm"``) or a pattern of node names (``"encoder.layer.0/*"``)."""
+    """A predicate from an operator type (``"Gemm"``), a module's path or a pattern of node names (``"*linear*"``)."""
     if callable(keep):
         return keep
-    return lambda node: node.op == keep or fnmatch.fnmatchcase(node.name, keep)
+    inside = (f"{keep}/", f"{keep}.")
+    return lambda node: node.op == keep or node.name.startswith(inside) or fnmatch.fnmatchcase(node.name, keep)
 
 
 def final_layers(graph: gs.Graph) -> Predicate:

@@ -77,8 +77,8 @@ class CompileSpec(metaclass=_Translating):
             constant (`bridge.spec.structure` has the rules). None: not given.
         kwarg_inputs: the same for arguments passed by name.
         precision: what floating arithmetic is done in: float32, float16 or bfloat16.
-        keep_fp32: what stays in float32 beside what must: patterns of layer names, which begin with the module's path
-            (``"layer4*"``, ``"*aten::linear*"``), or operators of ONNX (``"Conv"``).
+        keep_fp32: what stays in float32 beside what must: modules by path (``"layer4"``), patterns of layer names
+            (``"*aten::linear*"``), which begin with that path, or operators of ONNX (``"Conv"``).
         backend: "auto", "tensorrt", "tensorrt_rtx" or "onnxruntime".
         profiles: ranges of dynamic dimensions that engines are optimised for one by one, each a dict of (min, opt, max)
             by the dimension's name, such as ``[{"batch": (1, 1, 1)}, {"batch": (2, 16, 32)}]``; a call uses the first

@@ -94,4 +94,6 @@ def test_layers_are_kept_in_fp32_by_path_and_by_operator():
     half, full = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
     assert types() == {"Conv": half, "Relu": half}
     assert types(keep_fp32=["conv/*"])["Conv"] == full
+    assert types(keep_fp32=["conv"])["Conv"] == full
+    assert types(keep_fp32=["con"])["Conv"] == half
     assert types(keep_fp32=["Relu"]) == {"Conv": half, "Relu": full}
