@@ -39,6 +39,15 @@ WHOLE = {
         lambda x, y: (F.cosine_similarity(x * 1e10, y * 1e10), F.cosine_similarity(x * 1e-5, y * 1e-6)),
         _x(3, 4), _x(4, 3).t(),
     ),
+    "logarithm and exponential beside one": (
+        lambda x: (torch.log1p(x * 1e-8) * 1e8, torch.expm1(x * 1e-8) * 1e8),
+        torch.tensor([1.0, -2.5, 0.3]),
+    ),
+    "whole logarithms": (
+        lambda x, y: (torch.log2(x).floor(), torch.log10(y).floor()),
+        torch.tensor([8.0, 32768.0, 2.0**-13, 2.0**29]), torch.tensor([10.0, 1e3, 1e-3, 1e5]),
+    ),
+    "distance to itself": (lambda x: F.pairwise_distance(x, x) * 1e6, _x(3, 4)),
     "a product added to what is not read": (
         lambda x, y: torch.baddbmm(torch.full((1, 2, 3), float("nan")), x, y, beta=0, alpha=0.5),
         _x(1, 2, 4), _x(1, 4, 3),

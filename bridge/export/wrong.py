@@ -20,7 +20,7 @@ _ALWAYS = {
     "aten::bucketize",
     "aten::softplus",  # threshold is ignored
     "aten::cdist",  # NaN at distance zero
-    "aten::pairwise_distance",  # a vector's distance keeps an axis
+    "aten::pairwise_distance",  # eps is added to the exponent; a vector's distance keeps an axis
     "aten::cosine_similarity",  # bounds the product of the norms; the axis of broadcast tensors is miscounted
     "aten::clamp_max", "aten::clamp_min",  # a tensor as the bound ends the export, and infinity becomes finite
     "aten::hardshrink", "aten::softshrink",  # NaN becomes zero
@@ -31,6 +31,8 @@ _ALWAYS = {
     "aten::sign", "aten::sgn",  # NaN has the sign 0
     "aten::log_sigmoid", "aten::binary_cross_entropy_with_logits",  # infinite where the sigmoid is rounded to zero
     "aten::kl_div",  # nothing where the target is negative
+    "aten::log1p", "aten::expm1",  # lose a small argument beside one
+    "aten::log2", "aten::log10",  # a little less than a whole number at powers, which rounding down shows
     "aten::diagonal",  # multiplies by a mask, and infinity times zero is NaN; only float32
     "aten::embedding_bag",  # a loop of sums that ONNX Runtime cannot run
 }  # fmt: skip
@@ -46,6 +48,7 @@ _BY_ORDER = {  # NaN is left open, which PyTorch puts above all numbers and make
     "aten::argmax", "aten::argmin", "aten::max", "aten::min", "aten::amax", "aten::amin", "aten::aminmax",
     "aten::sort", "aten::argsort", "aten::msort", "aten::topk",
 }  # fmt: skip
+_NORMS = {"aten::layer_norm", "aten::instance_norm"}
 _FINE_POOL = {"aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d"}
 
 
@@ -119,6 +122,9 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
     if kind == "aten::fake_quantize_per_channel_affine":  # makes integers of zero points
         zero_point = facts.known_kind(list(node.inputs())[2])
         return zero_point is None or zero_point.dtype.is_floating_point
+    if kind in _NORMS:  # of another type than their weights
+        given, *weights = (facts.known_kind(value) for value in list(node.inputs()) if _is_tensor(value))
+        return given is None or any(weight is None or weight.dtype is not given.dtype for weight in weights)
     if kind == "aten::scatter" and len(list(node.inputs())) == 4:  # of a source larger than the index
         index, source = (facts.sizes(value) for value in list(node.inputs())[2:])
         return source is None or (source != () and (source != index or None in source))
@@ -135,6 +141,10 @@ def _widens(node: tp.Node, facts: Facts) -> bool:
     readers = [use.user for use in node.output().uses()]
     back = [facts.known_kind(user.output()) for user in readers if user.kind() in ("aten::to", "aten::type_as")]
     return len(back) < len(readers) or any(kind is None or kind.dtype is not given.dtype for kind in back)
+
+
+def _is_tensor(value: tp.Value) -> bool:
+    return bool(value.type().kind() == "TensorType")
 
 
 def _is_none(value: tp.Value) -> bool:

@@ -13,7 +13,7 @@ from rewrites.lowering import in_single_precision
 _SQUARES, _SMALL, _TWO, _EIGHT = between(0.0, 64.0), between(0.0, 4.0), beyond(2.0), beyond(8.0)
 _UP_TO_EIGHT = between(0.0, 8.0)
 _SIGNED = tensor(9, values=[-20.0, -8.5, -1.0, 0.0, 0.3, 7.9, 40.0, -math.inf, math.inf])
-_POSITIVE = tensor(6, values=[0.01, 0.5, 1.9, 2.1, 9.0, 50.0])
+_POSITIVE = tensor(6, values=[1e-36, 0.5, 1.9, 2.1, 9.0, 50.0])
 
 
 def _special(name: str) -> Callable[[Any], Any]:
@@ -139,7 +139,7 @@ def _k(x: Any, order: int, scaled: bool) -> Any:
     import torch
 
     x = _float(x)
-    inner, outer = x.clamp(1e-30, 2.0), x.clamp(min=2.0)
+    inner, outer = x.clamp(1e-37, 2.0), x.clamp(min=2.0)
     logarithm = torch.log(inner / 2)
     if order == 0:
         near = approximate(inner * inner, _k0_near, _SMALL, 10) - logarithm * torch.exp(inner) * _i0e(inner)

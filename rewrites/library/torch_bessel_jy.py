@@ -10,7 +10,7 @@ from rewrites.library.torch_approximation import approximate, between, beyond
 
 _SQUARES, _EIGHT = between(0.0, 64.0), beyond(8.0)
 _SIGNED = tensor(9, values=[-20.0, -8.5, -1.0, 0.0, 0.3, 7.9, 40.0, -math.inf, math.inf])
-_POSITIVE = tensor(7, values=[0.01, 0.5, 1.9, 2.1, 9.0, 50.0, math.inf])
+_POSITIVE = tensor(7, values=[1e-36, 0.5, 1.9, 2.1, 9.0, 50.0, math.inf])
 
 
 def _float(x: Any) -> Any:
@@ -94,7 +94,7 @@ def _j(x: Any, order: int) -> Any:
 def _y(x: Any, order: int) -> Any:
     import torch
 
-    inner = x.clamp(1e-30, 8.0)
+    inner = x.clamp(1e-37, 8.0)
     logarithm = 2 / math.pi * torch.log(inner) * _j(inner, order)
     if order == 0:
         near = approximate(inner * inner, _y0_near, _SQUARES, 18) + logarithm

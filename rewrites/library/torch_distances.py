@@ -85,3 +85,24 @@ def cosine_similarity(x1, x2, dim=1, eps=1e-8):
         return x / torch.linalg.vector_norm(x, 2, dim, keepdim=True).clamp(eps, math.inf)
 
     return (unit(x1) * unit(x2)).sum(dim)
+
+
+@lowering(
+    "aten::pairwise_distance",
+    examples=[
+        example(x1=("b", 4), x2=("b", 4)),
+        example(x1=_POINTS, x2=_POINTS, eps=0.5),
+        example(x1=(4,), x2=("b", 4), p=1.0, keepdim=True),
+        example(x1=(3, 4), x2=(4,), p=math.inf),
+        example(x1=(3, 4), x2=(3, 4), p=2.5, keepdim=True),
+    ],
+)
+def pairwise_distance(x1, x2, p=2.0, eps=1e-6, keepdim=False):
+    """pairwise_distance -> Sub Add ReduceL2: the norm of a difference to each element of which eps is added."""
+    import torch
+
+    difference = x1 - x2 + eps
+    if p in (1, 2):
+        return torch.linalg.vector_norm(difference, p, -1, keepdim=keepdim)
+    made = _norm(difference, p)
+    return made.unsqueeze(-1) if keepdim else made
