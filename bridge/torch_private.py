@@ -420,6 +420,17 @@ def _seam(around: Callable[[Symbolic, tuple[Any, ...]], Any]) -> Iterator[Any]:
         _C._jit_pass_onnx_graph_shape_type_inference = inference  # type: ignore[assignment]
 
 
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Turns off what the exporter writes to the output on errors: every ``torch.onnx.export`` leaves it turned on."""
+    before = _C._jit_is_onnx_log_enabled()
+    _C._jit_set_onnx_log_enabled(False)
+    try:
+        yield
+    finally:
+        _C._jit_set_onnx_log_enabled(before)
+
+
 def export_graph(
     graph: Graph,
     input_names: Sequence[str],
@@ -436,7 +447,7 @@ def export_graph(
     from torch.onnx._internal.torchscript_exporter._globals import GLOBALS
 
     operator_type = _C._onnx.OperatorExportTypes.ONNX
-    with _EXPORTER, _seam(around) as utils, warnings.catch_warnings(), torch.no_grad():
+    with _EXPORTER, _seam(around) as utils, _without_log(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         utils._trigger_symbolic_function_registration()
         GLOBALS.onnx_shape_inference = True

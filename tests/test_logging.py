@@ -1,5 +1,6 @@
 """What is shown, for how long, and that everything is given back."""
 
+import io
 import logging
 import subprocess
 import sys
@@ -164,6 +165,21 @@ def test_polygraphy_speaks_through_our_logger(
     caplog.clear()
     bridge.compare(module, module, (torch.ones(2, 4),))
     assert not caplog.records and capsys.readouterr().out == ""
+
+
+class Repeats(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x] * x.shape[0])  # the exporter has no lists of unknown length
+
+
+def test_the_exporter_writes_nothing_to_the_output(capfd: pytest.CaptureFixture[str]) -> None:
+    """After any torch.onnx.export a graph is written where an operator fails; commands print JSON there."""
+    torch.onnx.export(torch.nn.ReLU(), (torch.ones(2),), io.BytesIO(), dynamo=False, verbose=False)
+    capfd.readouterr()
+    rows = bridge.Input(("n", 4), min_shape=(1, 4), opt_shape=(2, 4), max_shape=(8, 4))
+    compiled = bridge.compile(torch.jit.script(Repeats().eval()), [rows], backend="onnxruntime")
+    assert compiled(torch.ones(3, 4)).shape == (9, 4)
+    assert capfd.readouterr().out == ""
 
 
 def test_quiet_exporter_hides_deprecations_only() -> None:
