@@ -33,6 +33,7 @@ from bridge.precision import (
     narrow_inputs,
     truncate,
     widen_heads,
+    widen_refused,
 )
 from bridge.runtime.dtypes import name_of
 from bridge.runtime.signature import InputSignature, OutputSignature, Range, Signature
@@ -229,6 +230,8 @@ class Translator:
             _LOG.info("%s", report)
             named = zip(function.inputs, self._input_names(function), strict=True)
             narrow_inputs(graph, {name: dtype for value, name in named if (dtype := self.taken(value)) in _HALVES})
+        if refused := widen_refused(graph):
+            _LOG.info("%s in float32: TensorRT does not take it in bfloat16", ", ".join(refused))
         if heads := widen_heads(graph):
             _LOG.info("%s in float32 between half-precision tensors", ", ".join(heads))
         if self.spec.fp32_accumulation:

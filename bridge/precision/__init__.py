@@ -7,6 +7,7 @@ from bridge.precision.edges import narrow_inputs
 from bridge.precision.heads import widen_heads
 from bridge.precision.policy import Predicate, as_predicate, final_layers
 from bridge.precision.types import CONTROL_FLOW
+from bridge.precision.widening import widen_refused
 
 __all__ = [
     "CONTROL_FLOW",
@@ -20,4 +21,5 @@ __all__ = [
     "narrow_inputs",
     "truncate",
     "widen_heads",
+    "widen_refused",
 ]

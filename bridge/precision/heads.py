@@ -6,7 +6,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from bridge.precision.policy import final_layers
-from bridge.precision.types import FLOAT, HALVES, NUMPY_TYPES, declared
+from bridge.precision.types import HALVES, declared, infer
+from bridge.precision.widening import widened
 
 _LARGEST = 4 << 20
 
@@ -25,17 +26,17 @@ def widen_heads(graph: gs.Graph) -> list[str]:
     Returns:
         The names of the nodes.
     """
-    is_final = final_layers(graph)
+    is_final, types = final_layers(graph), infer(graph)
     made: list[gs.Node] = []
-    widened = []
+    names = []
     for node in graph.nodes:
         if _is_head(node) and is_final(node):
-            made += _widened(node)
-            widened.append(node.name)
+            made += widened(node, types)
+            names.append(node.name)
         else:
             made.append(node)
     graph.nodes[:] = made
-    return widened
+    return names
 
 
 def _is_head(node: gs.Node) -> bool:
@@ -45,21 +46,3 @@ def _is_head(node: gs.Node) -> bool:
     given, weight = node.inputs[:2]
     is_matrix = node.op == "Gemm" or (given.shape is not None and len(given.shape) == 2)
     return is_matrix and len(weight.shape) == 2 and np.prod(weight.shape) <= _LARGEST and declared(weight) in HALVES
-
-
-def _widened(node: gs.Node) -> list[gs.Node]:
-    """The node in FP32, behind the casts of what it reads and before the cast of what it gives."""
-    casts, kind = [], declared(node.inputs[1])
-    for index, tensor in enumerate(node.inputs):
-        if not tensor.name:
-            continue
-        name = f"{tensor.name}_float32_{node.name}"
-        if isinstance(tensor, gs.Constant):
-            node.inputs[index] = gs.Constant(name, tensor.values.astype(np.float32))
-        else:
-            node.inputs[index] = gs.Variable(name, NUMPY_TYPES[FLOAT], tensor.shape)
-            casts.append(gs.Node("Cast", f"{name}/Cast", {"to": FLOAT}, [tensor], [node.inputs[index]]))
-    result = node.outputs[0]
-    wide = gs.Variable(f"{result.name}_float32", NUMPY_TYPES[FLOAT], result.shape)
-    node.outputs[0] = wide
-    return [*casts, node, gs.Node("Cast", f"{wide.name}/Cast", {"to": kind}, [wide], [result])]
