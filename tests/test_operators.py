@@ -139,6 +139,8 @@ WITH_NAN = {
     "Bessel functions": lambda x: (torch.special.bessel_j0(x), torch.special.bessel_y1(x), torch.special.i1(x)),
     "trigamma": lambda x: torch.polygamma(1, x + 0.5),
     "cosine similarity": lambda x: F.cosine_similarity(x, x.flip(1)),
+    "logarithm of a sum": lambda x: torch.logsumexp(x * 1e3, 1),
+    "logarithm of a sum in half": lambda x: torch.logsumexp(x.half() * 100, 0),
     "lower bound": lambda x: x.clamp(min=0.5),
     "lower bound of zero": lambda x: x.clamp_min(0),
     "upper bound": lambda x: x.clamp(max=0.5),
@@ -226,6 +228,12 @@ def test_nan_and_infinity_are_what_they_are_in_pytorch(function) -> None:
     compiled = bridge.compile(traced, [rows], backend="onnxruntime", require_full_compilation=True)
     for x in (SOME_NAN, SOME_NAN.flip(0, 1), torch.cat([SOME_NAN, SOME_NAN.flip(1)])):
         torch.testing.assert_close(compiled(x), function(x), rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def test_no_parser_is_given_the_exponentials_of_large_numbers() -> None:
+    traced = torch.jit.trace(_module(lambda x: x.logsumexp(1)), _x(2, 8), check_trace=False)
+    operators = [node.op_type for node in bridge.to_onnx(traced, [(2, 8)]).graph.node]
+    assert operators.index("Sub") < operators.index("Exp") and "ReduceLogSumExp" not in operators
 
 
 def test_the_class_with_the_highest_score_takes_few_nodes() -> None:

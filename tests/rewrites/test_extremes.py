@@ -53,3 +53,14 @@ def test_places_of_maxima_among_nan(pads: int) -> None:
     found, at = run(model, {"x": x.numpy()})
     np.testing.assert_array_equal(found, values.numpy())
     np.testing.assert_array_equal(at, places.numpy())
+
+
+def test_sums_of_exponentials_in_sixteen_bits() -> None:
+    x = torch.tensor(
+        [[20.0, 19.0, 0.0], [-300.0, -301.0, -302.0], [INF, 1.0, -INF], [-INF] * 3, [NAN, 1.0, 2.0]]
+    ).half()
+    model = _rewritten(
+        "g (float16[5,3] x) => (float16[5] y) <int64[1] axes = {1}> { y = ReduceLogSumExp <keepdims = 0> (x, axes) }",
+        "onnx/log-sum-exp-by-the-largest",
+    )
+    np.testing.assert_allclose(run(model, {"x": x.numpy()})[0], x.logsumexp(1).numpy(), rtol=2e-3)
