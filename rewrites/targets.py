@@ -43,14 +43,14 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Read "tensorrt", "tensorrt==10.6", "onnxruntime" ... as they are given to `rewrites.rewrite`.
+        """Read "tensorrt", "tensorrt==10.6", "tensorrt:10.6", "onnxruntime" ... as `rewrites.rewrite` is given them.
 
         Raises:
             RewriteError: for a target that is not known.
         """
         if not isinstance(text, str):
             raise RewriteError(f"target: expected a name, got {text!r}", hint="as 'tensorrt' or 'tensorrt==10.6'")
-        name, _, version = text.replace(" ", "").replace("-", "_").partition("==")
+        name, _, version = text.replace(" ", "").replace("-", "_").replace(":", "==").partition("==")
         if name != "any" and name not in _OPSETS:
             known = ", ".join([*_OPSETS, "any"])
             raise RewriteError(f"unknown target {text!r}", hint=f"one of {known}, with a version as 'tensorrt==10.6'")

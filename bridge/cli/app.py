@@ -50,7 +50,13 @@ def make_app() -> typer.Typer:
     from bridge.cli.report import write_report
     from bridge.cli.run import run_module
 
-    app = typer.Typer(help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(
+        help=_HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
     app.callback()(_options)
     for name, command in (
         ("compile", compile_module),

@@ -104,15 +104,19 @@ def described_spec(
 
 
 def needs_inputs(module: Any, spec: CompileSpec, method: str = "forward") -> None:
-    """Refuses a spec without inputs for a method that has arguments.
+    """Refuses a spec without inputs for a method that has arguments; an exported program has inputs of its own.
 
     Raises:
         SpecError: there are none.
     """
+    import torch
+
     from bridge.cli.files import argument_names, has_required
     from bridge.errors import SpecError
 
     names = argument_names(module, method)
+    if isinstance(module, torch.export.ExportedProgram):
+        return
     if has_required(module, method) and spec.inputs is None and not spec.kwarg_inputs:
         told = f"no inputs are given; {method}({', '.join(names)}) needs their shapes"
         raise SpecError(told, hint="--input NAME:SHAPE[:DTYPE] once per argument")

@@ -102,7 +102,9 @@ def home_of(module: Any) -> str:
 
 
 def arguments_of(module: Any, inputs: Sequence[str], load: Path | None, seed: int) -> tuple[Any, dict[str, Any]]:
-    """(args, kwargs) of one call: from a file, else random, in the shapes given or known."""
+    """(args, kwargs) of one call: from a file, an exported program's own, else random in the shapes given or known."""
+    import torch
+
     from bridge.cli.arguments import described, spec_inputs
     from bridge.cli.files import argument_names
     from bridge.compare.inputs import one_set
@@ -111,18 +113,23 @@ def arguments_of(module: Any, inputs: Sequence[str], load: Path | None, seed: in
     if load:
         given = one_set(load)
         return given.args, given.kwargs
+    if not inputs and isinstance(module, torch.export.ExportedProgram) and module.example_inputs is not None:
+        args, kwargs = module.example_inputs
+        return args, kwargs
     found = described(inputs) if inputs else _known(module)
     return CompileSpec(**spec_inputs(found, argument_names(module))).example_inputs(seed=seed)
 
 
 def _known(module: Any) -> list[Any]:
     """The inputs as the module's one engine knows them."""
+    import torch
+
     import bridge
     from bridge.cli.arguments import Described
     from bridge.cli.files import argument_names
     from bridge.errors import SpecError
 
-    engines = bridge.inspect(module, layers=False).engines
+    engines = bridge.inspect(module, layers=False).engines if isinstance(module, torch.nn.Module) else ()
     signature = engines[0].signature if len(engines) == 1 else None
     inputs = signature.inputs if signature is not None else ()
     if not inputs or len(inputs) != len(argument_names(module)) or any(one.dims is None for one in inputs):

@@ -42,6 +42,12 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and all(name in out for name in ("compile", "engine", "run", "inspect"))
 
 
+@pytest.mark.parametrize("words", [(), ("compile",), ("rules", "list")])
+def test_help_has_a_short_name(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, *words, "-h")
+    assert code == 0 and "Usage: bridge" in out
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version")[1].split() == ["bridge-trt", bridge.__version__]
 
@@ -169,6 +175,9 @@ def test_exported_programs_are_taken_by_every_command(capsys: pytest.CaptureFixt
         ("profile", path, "-i", "input:2x4", "--runs", "1"),
         ("compare", path, tmp_path / "trt.ts", "-i", "input:2x4"),
         ("debug", path, "-i", "input:2x4"),
+        ("debug", path),  # what comes now has inputs of its own
+        ("check", path),
+        ("compile", path, "--backend", "onnxruntime", "-o", tmp_path / "own.ts"),
         ("report", path, "--load", tmp_path / "x.pt", "--compiled", tmp_path / "trt.ts", "-o", tmp_path / "r.zip"),
         ("inspect", path),
     ):
