@@ -7,6 +7,7 @@ from typing import Any
 
 from rewrites import example, lowering, tensor
 from rewrites.library.torch_arithmetic import is_negative
+from rewrites.lowering import in_single_precision
 
 _NAN, _INF = float("nan"), float("inf")
 _LEFT = tensor(5, values=[1.0, _NAN, -2.0, _NAN, 0.0])
@@ -121,3 +122,24 @@ def frexp(x):
     exponent = exponent + (size >= 1).to(x.dtype) - (size < 0.5).to(x.dtype)
     told = torch.where(plain, exponent - 64 * tiny.to(x.dtype), torch.zeros_like(x))
     return torch.where(plain, fraction(exponent), given), told.to(torch.int32)
+
+
+@lowering(
+    "aten::sinc",
+    examples=[
+        example(self=("n", 3)),
+        example(self=tensor(6, values=[0.0, -0.0, 1e-20, 7.77, -30.25, _NAN])),
+        example(self=tensor(4, dtype="float16", values=[0.0, 7.77, -29.75, 0.5]), _rtol=1e-3, _atol=1e-5),
+        example(self=tensor("n", dtype="int64", low=-3, high=3)),
+    ],
+)
+@in_single_precision
+def sinc(x):
+    """sinc -> Mul Sin Div Where: rounded once in sixteen bits, in which pi times x has no digits left for the sine."""
+    import torch
+
+    angle = math.pi * (x if x.is_floating_point() else x.to(torch.get_default_dtype()))
+    zero = angle == 0
+    return torch.where(
+        zero, torch.ones_like(angle), torch.sin(angle) / torch.where(zero, torch.ones_like(angle), angle)
+    )
