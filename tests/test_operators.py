@@ -230,6 +230,18 @@ def test_nan_and_infinity_are_what_they_are_in_pytorch(function) -> None:
         torch.testing.assert_close(compiled(x), function(x), rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
+ROUNDED_ONCE = {
+    "log sigmoid": F.logsigmoid, "erfc": torch.erfc, "sinc": torch.sinc, "log1p": lambda x: torch.log1p(x / 1024),
+    "logaddexp": lambda x: torch.logaddexp(x, -x * 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("function", ROUNDED_ONCE.values(), ids=ROUNDED_ONCE)
+def test_results_in_sixteen_bits_are_rounded_once(function) -> None:
+    x = torch.tensor([2.5, 1.0, -1.375, 0.3, 7.77, -0.01]).half()
+    torch.testing.assert_close(_compiled(function, [x])(x), function(x), rtol=2e-3, atol=1e-7)
+
+
 def test_no_parser_is_given_the_exponentials_of_large_numbers() -> None:
     traced = torch.jit.trace(_module(lambda x: x.logsumexp(1)), _x(2, 8), check_trace=False)
     operators = [node.op_type for node in bridge.to_onnx(traced, [(2, 8)]).graph.node]

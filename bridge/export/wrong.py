@@ -31,7 +31,7 @@ _ALWAYS = {
     "aten::sign", "aten::sgn",  # NaN has the sign 0
     "aten::log_sigmoid", "aten::binary_cross_entropy_with_logits",  # infinite where the sigmoid is rounded to zero
     "aten::kl_div",  # nothing where the target is negative
-    "aten::log1p", "aten::expm1",  # lose a small argument beside one
+    "aten::log1p", "aten::expm1", "aten::erfc",  # lose what is small beside one
     "aten::log2", "aten::log10",  # a little less than a whole number at powers, which rounding down shows
     "aten::diagonal",  # multiplies by a mask, and infinity times zero is NaN; only float32
     "aten::embedding_bag",  # a loop of sums that ONNX Runtime cannot run

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from rewrites import example, lowering, require, tensor
+from rewrites.lowering import in_single_precision
 
 _NAN, _INF = float("nan"), float("inf")
 _ENDS = tensor(8, values=[_NAN, _INF, -_INF, 0.0, -0.0, -200.0, 0.3, 200.0])
@@ -25,7 +26,15 @@ def sgn(x):
     return sign.function(x)
 
 
-@lowering("aten::log_sigmoid", examples=[example(self=_ENDS), example(self=("n", 3))])
+@lowering(
+    "aten::log_sigmoid",
+    examples=[
+        example(self=_ENDS),
+        example(self=("n", 3)),
+        example(self=tensor(4, dtype="float16", values=[2.5, 6.0, -6.0, 0.1]), _rtol=1e-3, _atol=0.0),
+    ],
+)
+@in_single_precision
 def log_sigmoid(x):
     """log_sigmoid -> Min Exp Log: the logarithm of a sigmoid that is rounded to zero would be infinite."""
     import torch
@@ -44,12 +53,14 @@ def _added_logs(a: Any, b: Any, scale: float) -> Any:
 
 
 @lowering("aten::logaddexp", examples=[example(self=_ENDS, other=_OTHERS), example(self=("n", 3), other=(3,))])
+@in_single_precision
 def logaddexp(a, b):
     """logaddexp -> Max Min Exp Log: the greater one is taken out, so that exponentials do not overflow."""
     return _added_logs(a, b, 1.0)
 
 
 @lowering("aten::logaddexp2", examples=[example(self=_ENDS, other=_OTHERS), example(self=("n", 3), other=(3,))])
+@in_single_precision
 def logaddexp2(a, b):
     """logaddexp2 -> Max Min Exp Log, as `logaddexp`."""
     return _added_logs(a, b, math.log(2.0))

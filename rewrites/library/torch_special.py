@@ -81,6 +81,25 @@ def special_erfcx(x):
 
 
 @lowering(
+    "aten::erfc",
+    examples=[
+        example(self=("n", 3)),
+        example(self=tensor(6, values=[-3.0, 0.5, 0.51, 3.0, 6.0, 9.0]), _rtol=2e-4, _atol=0.0),
+        example(self=tensor(3, values=[math.inf, -math.inf, math.nan])),
+        example(self=tensor(3, dtype="float16", values=[2.5, -1.0, 3.0]), _rtol=2e-3, _atol=0.0),
+    ],
+)
+@in_single_precision
+def erfc(x):
+    """erfc -> Erf Sub, or Exp times the scaled erfc, where little is left of one; `torch.onnx` writes 1 - Erf."""
+    import torch
+
+    x = _float(x)
+    positive = torch.relu(x)
+    return torch.where(x < 0.5, 1 - torch.erf(x), torch.exp(-positive * positive) * _erfcx(positive))
+
+
+@lowering(
     "aten::special_log_ndtr",
     examples=[example(self=("n", 3)), example(self=tensor(5, values=[-30.0, -2.0, 0.0, 4.0, 9.0]))],
 )
