@@ -56,7 +56,7 @@ def to_onnx(
         UnsupportedOperatorError: with ``rewrite``, an operator has no way into ONNX.
         ExportError: an argument or a result is no tensor, or the exporter failed.
     """
-    loaded = load(module, CompileSpec.of(spec, settings), method_name)
+    loaded = load(module, CompileSpec.of(spec, settings), method_name, for_calls=False)
     translation = translate_whole(loaded, rewrite=flag("rewrite", rewrite))
     if translation.refused:
         raise error_of(
@@ -124,7 +124,7 @@ def convert_method_to_trt_engine(module: Any, method_name: str = "forward", spec
     wanted = CompileSpec.of(spec, settings)
     wanted.require_full_compilation = True
     backend = _engine_maker(wanted.backend)
-    loaded = load(module, wanted, method_name)
+    loaded = load(module, wanted, method_name, for_calls=False)
     partition, calls = divide_and_build(loaded, backend)
     _require_whole(partition, loaded)
     (call,) = calls.values()

@@ -150,7 +150,7 @@ def look_inside(
         found = Inside(engines, engines.noise, engines.notes)
         others: Origins = engines.origins
     elif compiled.module is not None and compiled.bindings is None:
-        loaded = load(compiled.source, spec)
+        loaded = load(compiled.source, spec, for_calls=False)
         side, table = TorchSide(loaded.program, arguments_of(loaded, inputs)), loaded.program.provenance
         found = Inside(side, _noise_of(default_dtype(compiled.module)), [])
         others = {step.key: table[step.key] for step in side.deep if isinstance(step.key, int)}

@@ -61,7 +61,7 @@ def comparable_of(
     if reference.has_engines:
         return of_compiled(reference, compiled, inputs, with_inputs(CompileSpec.of(spec, settings), inputs))
     wanted = with_inputs(CompileSpec.of(spec, settings), inputs)
-    loaded = load(reference.source, wanted)
+    loaded = load(reference.source, wanted, for_calls=False)
     torch_side = TorchSide(loaded.program, arguments_of(loaded, inputs))
     making = _Stages(loaded, torch_side, reference, compiled, inputs, wanted)
     making.tells = bool(stages) or not passed
@@ -194,7 +194,7 @@ class _Stages:
         args, kwargs = self.inputs.filled(tensors)
         try:
             module = copy.deepcopy(self.reference.module).to(device, kind)
-            loaded = load(module, CompileSpec(inputs=list(args), kwarg_inputs=kwargs))
+            loaded = load(module, CompileSpec(inputs=list(args), kwarg_inputs=kwargs), for_calls=False)
         except (BridgeError, RuntimeError) as error:
             self.notes.append(f"half: PyTorch does not run the module in {self.precision}: {_first_line(error)}")
             return None

@@ -44,12 +44,16 @@ class Loaded:
     adapt: Adapt
 
 
-def load(module: Any, spec: CompileSpec, method: str = "forward", *, wants_gpu: bool = False) -> Loaded:
+def load(
+    module: Any, spec: CompileSpec, method: str = "forward", *, wants_gpu: bool = False, for_calls: bool = True
+) -> Loaded:
     """Takes a ScriptModule, nn.Module or ExportedProgram to a frozen program.
 
     Args:
         wants_gpu: whether the backend runs on GPUs only: a module on the CPU is then compiled for the current GPU,
             if there is one.
+        for_calls: whether what is made is called as the module is: callers may then give another tensor than the one
+            that an argument left out of the spec has by default; else that is a constant.
 
     Raises:
         SpecError: the inputs do not fit the module.
@@ -68,7 +72,15 @@ def load(module: Any, spec: CompileSpec, method: str = "forward", *, wants_gpu: 
         scripted, spec, adapt = _scripted(module, spec.computed_in(parameter_dtype(module)), method)
         if isinstance(module, torch.nn.Module) and scripted is not module and not tp.has_method(scripted, method):
             method = "forward"  # exported or traced, a method is the forward of what it became
-        return _prepared(scripted, spec, method, adapt, _home(scripted, spec, wants_gpu))
+        return _prepared(scripted, spec, method, adapt, _home(scripted, spec, wants_gpu), for_calls)
+
+
+def capture(module: Any, spec: CompileSpec) -> tuple[torch.jit.ScriptModule, Adapt]:
+    """A ScriptModule of what `load` takes, not bound to any shapes, and how to dress what becomes of it."""
+    refuse_unmade(module)
+    with quiet_exporter():
+        scripted, _, adapt = _scripted(module, spec, "forward")
+    return scripted, adapt
 
 
 def _is_in_itself(module: torch.nn.Module, around: tuple[torch.nn.Module, ...]) -> bool:
@@ -169,7 +181,7 @@ def parameter_dtype(module: Any) -> torch.dtype | None:
 
 
 def _prepared(
-    module: torch.jit.ScriptModule, spec: CompileSpec, method: str, adapt: Adapt, device: torch.device
+    module: torch.jit.ScriptModule, spec: CompileSpec, method: str, adapt: Adapt, device: torch.device, for_calls: bool
 ) -> Loaded:
     if not tp.has_method(module, method):
         names = ", ".join(tp.method_names(module))
@@ -182,7 +194,7 @@ def _prepared(
     dtype = default_dtype(module)
     leaves = spec.flat_inputs(dtype)
     _check_kinds(arguments, leaves)
-    known = [_argument(position, a, spec, leaves) for position, a in enumerate(arguments)]
+    known = [_argument(position, a, spec, leaves, for_calls) for position, a in enumerate(arguments)]
     moves = any(tensor.device != device for tensor in (*module.parameters(), *module.buffers()))
     moved = copy.deepcopy(module).to(device) if moves else module
     with uncollected():
@@ -250,11 +262,12 @@ def _on(values: Any, device: torch.device) -> Any:
     return pytree.tree_map(lambda v: v.to(device) if isinstance(v, torch.Tensor) else v, values)
 
 
-def _argument(position: int, argument: Any, spec: CompileSpec, leaves: Sequence[Leaf]) -> Argument:
+def _argument(position: int, argument: Any, spec: CompileSpec, leaves: Sequence[Leaf], for_calls: bool) -> Argument:
     """What is known of an argument: fixed where the spec gives a Python value or leaves the default."""
     own = [leaf for leaf in leaves if leaf.path[0] in (position, argument.name)]
     if not own:
         given = position < len(spec.inputs or ()) or argument.name in spec.kwarg_inputs
+        given = given or (for_calls and isinstance(argument.default_value, torch.Tensor))
         return (
             Argument(Fact(shape=Varies.NEVER, content=Varies.WITH_DATA))
             if given

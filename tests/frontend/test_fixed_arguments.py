@@ -106,3 +106,19 @@ def test_a_value_that_is_left_out_is_its_default() -> None:
     torch.testing.assert_close(compiled(X), X * 3)
     with pytest.raises(Exception, match="number: this module was compiled for None"):
         compiled(X, 3)
+
+
+class Masked(torch.nn.Module):
+    def forward(self, x, mask: torch.Tensor = torch.ones(4)):  # noqa: B008 - what is tested
+        return torch.relu(x * mask) + x.exp()
+
+
+def test_a_tensor_that_is_left_out_may_be_another_at_calls() -> None:
+    scripted = torch.jit.script(Masked().eval())
+    compiled = bridge.compile(scripted, [X], backend="onnxruntime")
+    for arguments in ((X,), (X, torch.zeros(4)), (X * 2, torch.arange(4.0))):
+        torch.testing.assert_close(compiled(*arguments), scripted(*arguments))
+    with pytest.raises(Exception, match="has shape 1"):
+        compiled(X, torch.ones(1))
+    assert [value.name for value in bridge.to_onnx(scripted, [X]).graph.input] == ["x"]
+    assert bridge.compare(scripted, compiled, (X,), layers=True).passed
