@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from bridge.interface import convert_method_to_trt_engine, to_onnx
     from bridge.profiling import ProfileReport, profile
+    from bridge.quantization import quantize
     from bridge.rebuild import rebuild
     from bridge.runtime.inspection import inspect
     from bridge.runtime.module import as_module, configure, embed_engine_in_new_module
@@ -46,6 +47,7 @@ _HOMES = {
     **dict.fromkeys(("DiffReport", "diff"), "bridge.diff"),
     **dict.fromkeys(("CompileSpec", "Constant", "Device", "Input"), "bridge.spec"),
     "inspect": "bridge.runtime.inspection",
+    "quantize": "bridge.quantization",
     "rebuild": "bridge.rebuild",
     **dict.fromkeys(("ProfileReport", "profile"), "bridge.profiling"),
     **dict.fromkeys(("convert_method_to_trt_engine", "to_onnx"), "bridge.interface"),
@@ -83,6 +85,7 @@ __all__ = [
     "inspect",
     "logging",
     "profile",
+    "quantize",
     "rebuild",
     "report_bundle",
     "to_onnx",

@@ -611,6 +611,13 @@ def insert(graph: Graph, kind: str, inputs: Sequence[Value], before: Node, like:
     return made.output()
 
 
+def insert_note(graph: Graph, value: Value, index: int, before: Node) -> Node:
+    """An operator in front of ``before`` that looks at a tensor while a module is calibrated."""
+    note = graph.create("bridge_calibrate::note", [value, constant(graph, index, before)], 0)
+    note.insertBefore(before)
+    return note
+
+
 def insert_list(graph: Graph, tensors: Sequence[Value], before: Node) -> Value:
     """A list of tensors, made before ``before``."""
     listed = graph.create("prim::ListConstruct", list(tensors), 1)

@@ -458,13 +458,14 @@ def _is_tensor(value: tp.Value) -> bool:
     return "Tensor" in str(value.type().annotation_str)
 
 
-def settle_modes(graph: tp.Graph) -> None:
+def settle_modes(graph: tp.Graph, *, gradients: bool = False) -> None:
     """Fixes what the interpreter's state decides: no autocast and no gradients, as where a module is only applied.
 
-    Encoders go the way of nested tensors then, which `bridge.frontend.nested` follows whatever their masks are.
+    Encoders go the way of nested tensors then, which `bridge.frontend.nested` follows whatever their masks are; with
+    gradients they go from layer to layer.
     """
     modes = {
-        "aten::is_grad_enabled": False,
+        "aten::is_grad_enabled": gradients,
         "prim::requires_grad": True,
         "aten::_nested_tensor_from_mask_left_aligned": True,
         "aten::is_autocast_enabled": False,

@@ -154,6 +154,22 @@ def prepare(
     return Program(frozen, method, table, facts, example, device)
 
 
+def frozen_copy(module: torch.jit.ScriptModule, method: str) -> tuple[torch.jit.ScriptModule, Provenance]:
+    """A module in eval mode whose method is one graph, with what is constant computed, and where its nodes come from.
+
+    Args:
+        module: left as it is; weights are shared, not copied.
+    """
+    working = tp.twin(module)
+    working.eval()
+    frozen, table, _ = _freeze(working, method)
+    graph = tp.graph_of(frozen, method)
+    facts_.settle_modes(graph, gradients=True)  # encoders as layers that can be seen, not as one operator
+    _settle_absent_parameters(frozen, graph)
+    tp.simplify(graph)
+    return frozen, table
+
+
 def _unroll(graph: tp.Graph) -> bool:
     """Writes out loops whose number of turns is known; tells whether there were any."""
     nodes = sum(1 for _ in tp.walk(graph))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -27,7 +28,7 @@ _IMPLIED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ir": (lambda v: v in (None, "default", "ts", "torchscript", "dynamo"), "the module's own kind decides"),
     "use_explicit_typing": (lambda v: v is True, "networks are always strongly typed; precision sets the types"),
     "engine_capability": (lambda v: str(v).lower().endswith(("standard", "default")), "engines are standard"),
-    "calibrator": (lambda v: v is None, "TensorRT has dropped calibrators; quantize the module before compiling it"),
+    "calibrator": (lambda v: v is None, "TensorRT has dropped calibrators: use bridge.quantize(module, batches)"),
     "refit": (lambda v: not v, "engines are not refitted; compile again, the timing cache makes it quick"),
     "make_refittable": (lambda v: not v, "engines are not refitted; compile again, the timing cache makes it quick"),
     "immutable_weights": (bool, "engines are not refitted; compile again, the timing cache makes it quick"),
@@ -47,6 +48,10 @@ _IMPLIED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "input_signature": (lambda v: v is None, "nest the inputs themselves: lists, tuples and dicts are taken"),
 }
 KNOWN = (*RENAMED, *_IMPLIED, "enabled_precisions")
+
+
+_OF_MODULES = {torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2}
+_LOG = logging.getLogger("bridge.spec")
 
 
 def translated(settings: dict[str, Any]) -> dict[str, Any]:
@@ -80,11 +85,16 @@ def _one(name: str, value: Any) -> dict[str, Any]:
 
 
 def lowest_precision(value: Any) -> torch.dtype:
-    """The one precision that a set of enabled ones comes to: float32 only where there is no lower one."""
+    """The one precision that a set of enabled ones comes to: float32 only where there is no lower one.
+
+    INT8 and FP8 are the module's: what it rounds to them is in them, whatever the precision of the rest.
+    """
     if isinstance(value, str) or not isinstance(value, Iterable):
         value = (value,)
     found = {as_dtype(item, "enabled_precisions") for item in value}
-    lower = found - {torch.float32}
+    lower = found - {torch.float32, *_OF_MODULES}
+    if found & _OF_MODULES:
+        _LOG.info("enabled_precisions: INT8 and FP8 are where the module rounds to them; bridge.quantize lets it")
     if len(lower) > 1:
         hint = "give one: precision=torch.float16 or precision=torch.bfloat16"
         raise wrong("enabled_precisions", value, "at most one dtype beside torch.float32", hint=hint)

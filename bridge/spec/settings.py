@@ -65,7 +65,7 @@ def precision(field: str, value: Any) -> torch.dtype:
     """float32, float16 or bfloat16, by any of their names."""
     settled = as_dtype(value, field, [name for name, dtype in NAMED.items() if dtype in PRECISIONS])
     if settled in (torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2):
-        hint = "quantize the module first; its quantize and dequantize operators then decide, whatever the precision"
+        hint = "quantize the module first, with bridge.quantize; what it rounds is in INT8 then, whatever the precision"
         raise SpecError(f"{field}: {settled} needs ranges that a dtype does not give", hint=hint)
     if settled not in PRECISIONS:
         raise wrong(field, value, "torch.float32, torch.float16 or torch.bfloat16")
