@@ -141,6 +141,9 @@ def with_inputs(spec: CompileSpec, inputs: InputSet) -> CompileSpec:
 def arguments_of(loaded: Loaded, inputs: InputSet) -> tuple[Any, ...]:
     """The method's arguments in order; a traced module has names of its own for what was given by keyword."""
     arguments = tp.schema_of(loaded.program.module, loaded.program.method).arguments[1:]
+    received = loaded.received(inputs.args, dict(inputs.kwargs))
+    if received is not None:
+        return tuple(_on(received, loaded.program.device))
     values, given = list(inputs.args), dict(inputs.kwargs)
     for argument in arguments[len(values) :]:
         known = argument.name in given

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import io
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
-from bridge.errors import ExportError
+from bridge.errors import BridgeError, ExportError
 from bridge.spec import CompileSpec, Constant
 from bridge.spec.structure import bare, remade
 
@@ -83,12 +84,61 @@ def _with_signature(function: Any, signature: inspect.Signature) -> Any:
     return forward
 
 
-class WithDataclasses(torch.nn.Module):
-    """A compiled module whose arguments and results are the dataclasses of the original again."""
+class Dressed(torch.nn.Module):
+    """A compiled module behind the calls of the original, with Python structures that TorchScript has no word for.
+
+    ``torch.save`` saves it whole, ``torch.jit.save`` what is inside: ``.compiled``, with its tensors in a row.
+    """
+
+    def __init__(self, compiled: torch.nn.Module) -> None:
+        super().__init__()
+        self.compiled = compiled
+
+    def save(self, *_: Any, **__: Any) -> None:
+        """Raises BridgeError: this is what ``torch.jit.save`` calls."""
+        raise BridgeError(
+            "TorchScript cannot hold this module",
+            why="its arguments or results are Python structures that TorchScript has no word for",
+            hint="torch.save, and torch.load(path, weights_only=False); torch.jit.save takes what is in its .compiled",
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Dressed:
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {name: value for name, value in self.__dict__.items() if name != "_modules"}
+        return _dressed, (type(self), state, _scripted_bytes(self.compiled))
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return self.__reduce__()
+
+
+def _scripted_bytes(compiled: torch.nn.Module) -> Any:
+    """A ScriptModule, which does not pickle, as the bytes of its file."""
+    if not isinstance(compiled, torch.jit.ScriptModule):
+        return compiled
+    file = io.BytesIO()
+    torch.jit.save(compiled, file)
+    return file.getvalue()
+
+
+def _dressed(kind: type[Dressed], state: dict[str, Any], compiled: Any) -> Dressed:
+    made = kind.__new__(kind)
+    torch.nn.Module.__init__(made)
+    made.__dict__.update(state)
+    made.compiled = torch.jit.load(io.BytesIO(compiled)) if isinstance(compiled, bytes) else compiled
+    return made
+
+
+class WithDataclasses(Dressed):
+    """One whose arguments and results are the dataclasses of the original again."""
 
     def __init__(self, compiled: torch.nn.Module, result: Any) -> None:
-        super().__init__()
-        self.compiled, self.result = compiled, result
+        super().__init__(compiled)
+        self.result = result
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = plainly((args, kwargs))

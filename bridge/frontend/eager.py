@@ -18,6 +18,7 @@ from bridge.errors import ExportError, SpecError
 from bridge.frontend.around import (
     Around,
     AsForward,
+    Dressed,
     InARow,
     WithDataclasses,
     WithoutDataclasses,
@@ -42,7 +43,7 @@ _LOG = logging.getLogger("bridge.frontend")
 @contextmanager
 def _evaluating(module: torch.nn.Module) -> Iterator[None]:
     """Runs in eval mode and leaves every submodule in the mode it was in."""
-    modes = [(child, child.training) for child in module.modules()]
+    modes = [(child, child.training) for child in module.modules() if hasattr(child, "training")]  # frozen ones lack it
     module.eval()
     try:
         yield
@@ -62,7 +63,7 @@ def from_eager(module: torch.nn.Module, spec: CompileSpec, method: str) -> Found
     taken = _required(module, method)
     if spec.inputs is None and not spec.kwarg_inputs and taken:
         raise inputs_not_given(method, taken)
-    if any(child.training for child in module.modules()):
+    if any(getattr(child, "training", False) for child in module.modules()):
         _LOG.warning("the module is in training mode: compiled as after .eval()")
     with _evaluating(module), torch.no_grad():
         args, kwargs = _on(spec.example_inputs("opt", default_dtype=default_dtype(module)), device_of(module))
@@ -191,7 +192,7 @@ def _trace(
     refuse_frozen_sizes(module, traced, spec, name)
     if plain:
         return traced, bound, _as_it_is
-    return traced, bound, lambda compiled: Dressed(compiled, list(kwargs), len(args), leaves, structure)
+    return traced, bound, lambda compiled: FromARow(compiled, list(kwargs), len(args), leaves, structure)
 
 
 def _is_plain(result: Any) -> bool:
@@ -219,14 +220,14 @@ def _positional(spec: CompileSpec) -> CompileSpec:
     return moved
 
 
-class Dressed(torch.nn.Module):
+class FromARow(Dressed):
     """A compiled module whose tensors are put back into the Python structure that the original returned."""
 
     def __init__(
         self, compiled: torch.jit.ScriptModule, names: list[str], positional: int, leaves: list[Any], structure: Any
     ) -> None:
-        super().__init__()
-        self.compiled, self.names, self.positional, self.structure = compiled, names, positional, structure
+        super().__init__(compiled)
+        self.names, self.positional, self.structure = names, positional, structure
         self.constants = [None if isinstance(leaf, torch.Tensor) else (leaf,) for leaf in leaves]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

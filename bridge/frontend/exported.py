@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 
 from bridge import torch_private as tp
 from bridge.errors import EngineError, ExportError, SpecError
+from bridge.frontend.around import Dressed
 from bridge.frontend.emit import Emitter
 from bridge.spec import CompileSpec, Constant, Input, Leaf
 from bridge.spec.structure import dynamic_axes
@@ -144,12 +145,11 @@ def dynamic_shapes(module: torch.nn.Module, spec: CompileSpec) -> dict[str, Any]
     return dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
 
 
-class CalledAsProgram(torch.nn.Module):
+class CalledAsProgram(Dressed):
     """A compiled module behind the calling convention of the program it was made from."""
 
     def __init__(self, compiled: torch.jit.ScriptModule, script: ExportedScript) -> None:
-        super().__init__()
-        self.compiled = compiled
+        super().__init__(compiled)
         self.in_spec, self.out_spec = script.in_spec, script.out_spec
         positional, named = _children(script.in_spec)
         self.positional, self.names = positional.num_children, tuple(named.context)

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from bridge import torch_private as tp
-from bridge.errors import SpecError
+from bridge.errors import EngineError, SpecError
 from bridge.frontend.facts import Argument, Fact, Varies
 from bridge.frontend.program import Program, prepare
 from bridge.frontend.results import copy_shared_results
@@ -24,6 +24,17 @@ from rewrites.protos import uncollected
 _LOG = logging.getLogger("bridge.frontend")
 
 Adapt = Callable[[torch.jit.ScriptModule], torch.nn.Module]
+
+
+class _Received(Exception):
+    def __init__(self, arguments: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.arguments = arguments
+
+
+class _Receiver(torch.nn.Module):
+    def forward(self, *arguments: Any) -> Any:
+        raise _Received(arguments)
 
 
 @dataclass
@@ -42,6 +53,20 @@ class Loaded:
     leaves: list[Leaf]
     arguments: list[Argument]
     adapt: Adapt
+
+    def received(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+        """What the program's method is given in such a call of the user's module; None where that is the very same."""
+        receiver: Any = _Receiver()
+        dressed = self.adapt(receiver)
+        if dressed is receiver:
+            return None
+        try:
+            dressed(*args, **kwargs)
+        except _Received as call:
+            return call.arguments
+        except EngineError:  # they are given in another way than the spec's: by name
+            pass
+        return None
 
 
 def load(

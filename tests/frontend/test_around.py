@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 
 import bridge
+from bridge.compare.inputs import tensors_in
 
 
 @dataclasses.dataclass
@@ -108,6 +111,48 @@ def test_other_ways_to_look_at_such_modules() -> None:
     encoder = Encoder().eval()
     report = bridge.compare(encoder, compiled_of(encoder, [Batch(x, x)]), (Batch(x, x),))
     assert report.passed
+
+
+class Unlike(nn.Module):
+    """A dict of unlike values: no dataclass, and nothing that TorchScript has a word for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.twice = nn.Linear(4, 3), lambda one: one * 2
+
+    def forward(self, batch: Any) -> Any:
+        return {"scores": self.twice(self.head(batch["image"])), "number": 3}
+
+
+@pytest.mark.parametrize(("module", "batch"), [(Encoder(), Batch), (Unlike(), dict), (Traced(), None)], ids=str)
+def test_such_modules_are_saved_whole(module: nn.Module, batch: Any, tmp_path: Path) -> None:
+    x = torch.rand(2, 4)
+    arguments = ({"image": x}, x) if batch is None else (batch(image=x, mask=x),)
+    compiled = compiled_of(module, list(arguments))
+    torch.save(compiled, tmp_path / "whole.pt")
+    loaded = torch.load(tmp_path / "whole.pt", weights_only=False)
+    for again in (loaded, copy.deepcopy(compiled)):
+        found, expected = (tensors_in(one(*arguments)) for one in (again, compiled))
+        assert found.keys() == expected.keys()
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    with pytest.raises(bridge.BridgeError, match="(?s)TorchScript cannot hold this module.*torch.save"):
+        torch.jit.save(compiled, tmp_path / "whole.ts")
+    inside = compiled.compiled
+    torch.jit.save(getattr(inside, "compiled", inside), tmp_path / "inside.ts")
+    assert bridge.inspect(tmp_path / "inside.ts").engines
+
+
+@pytest.mark.parametrize(("module", "batch"), [(Encoder(), Batch), (Unlike(), dict)], ids=str)
+def test_such_modules_are_debugged_and_compared_layer_by_layer(module: nn.Module, batch: Any) -> None:
+    x = torch.rand(2, 4)
+    arguments = (batch(image=x, mask=x),)
+    compiled = compiled_of(module, list(arguments))
+    debugger = bridge.debug(module, arguments)
+    assert debugger.run() is None and debugger.first_difference is None and debugger.history
+    report = bridge.compare(module, compiled, arguments, layers=True)
+    assert report.passed and report.layers
+    again = bridge.compile(compiled, list(arguments), backend="onnxruntime")
+    torch.testing.assert_close(tensors_in(again(*arguments)), tensors_in(compiled(*arguments)))
 
 
 def test_a_dataclass_that_its_fields_do_not_make_is_refused() -> None:
