@@ -38,6 +38,7 @@ from bridge.runtime.calls import engine_calls
 from bridge.runtime.inspection import inspect
 from bridge.runtime.record import records_of
 from bridge.spec import CompileSpec
+from bridge.spec.settings import flag
 from bridge.support import dryrun
 from rewrites.tidying import bodies
 
@@ -155,6 +156,8 @@ def report_bundle(
     for field, thing in (("module", module), ("compiled", compiled)):
         if not isinstance(thing, torch.nn.Module | torch.export.ExportedProgram | None):
             raise SpecError(f"{field}: expected a module, got {type(thing).__name__}")
+    for field, wanted in (("build", build), ("keep_weights", keep_weights), ("keep_inputs", keep_inputs)):
+        flag(field, wanted)
     if module is None:
         raise SpecError("module: expected a module, got None")
     sets = input_sets(inputs) if inputs is not None else []

@@ -37,6 +37,8 @@ def as_module(compiled: torch.nn.Module, *, cuda_graphs: bool = False) -> torch.
         ExportError: the module kept a branch or a loop in PyTorch, which neither can take from TorchScript.
     """
     checked_module(compiled, "as_module")
+    if not isinstance(cuda_graphs, bool):
+        raise SpecError(f"cuda_graphs: expected True or False, got {cuda_graphs!r} ({type(cuda_graphs).__name__})")
     mode = bool(getattr(compiled, "training", False))  # a frozen module has none
     if cuda_graphs:
         return GraphedModule(compiled).train(mode)

@@ -42,7 +42,7 @@ class GraphedModule(torch.nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         leaves, tree = pytree.tree_flatten((args, kwargs))
         learns = torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in leaves)
-        if not learns and not torch.cuda.is_current_stream_capturing():
+        if not learns and not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
             with self._lock, torch.no_grad(), _on_device_of(leaves):
                 captured = self._captured(leaves, tree)
                 if captured is not None:
@@ -50,7 +50,8 @@ class GraphedModule(torch.nn.Module):
         return self.module(*args, **kwargs)
 
     def _captured(self, leaves: list[Any], tree: pytree.TreeSpec) -> _Captured | None:
-        key = (*map(_key_of, leaves), str(tree), torch.cuda.current_stream().cuda_stream)
+        stream = torch.cuda.current_stream().cuda_stream if torch.cuda.is_available() else 0
+        key = (*map(_key_of, leaves), str(tree), stream)
         if key not in self._graphs:
             if len(self._graphs) >= _MOST_GRAPHS:
                 self._graphs.popitem(last=False)
