@@ -156,8 +156,8 @@ def report_bundle(
     for field, thing in (("module", module), ("compiled", compiled)):
         if not isinstance(thing, torch.nn.Module | torch.export.ExportedProgram | None):
             raise SpecError(f"{field}: expected a module, got {type(thing).__name__}")
-    for field, wanted in (("build", build), ("keep_weights", keep_weights), ("keep_inputs", keep_inputs)):
-        flag(field, wanted)
+    for field, value in (("build", build), ("keep_weights", keep_weights), ("keep_inputs", keep_inputs)):
+        flag(field, value)
     if module is None:
         raise SpecError("module: expected a module, got None")
     sets = input_sets(inputs) if inputs is not None else []

@@ -283,7 +283,7 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
     "breakpoints as a number": (lambda m, _: bridge.debug(m, (X, SCALE), breakpoints=3), "breakpoints: .*got 3"),
     "a tolerance below 0": (lambda m, _: bridge.debug(m, (X, SCALE), tolerance=-1), "tolerance: .*from 0, got -1"),
     "weights as text": (
-        lambda m, _: bridge.report_bundle(m, "r.zip", INPUTS, keep_weights="no"), "keep_weights: expected True or False",
+        lambda m, _: bridge.report_bundle(m, "r.zip", INPUTS, keep_weights="no"), "keep_weights: expected True or",
     ),
     "graphs as text": (lambda _, c: bridge.as_module(c, cuda_graphs="no"), "cuda_graphs: expected True or False"),
     "a bundle of nothing": (lambda *_: bridge.report_bundle(None, "r.zip"), "module: expected a module, got None"),
