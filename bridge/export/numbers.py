@@ -9,7 +9,7 @@ import torch
 
 from bridge import torch_private as tp
 
-_FLOAT = 1
+_FLOAT, _INT64 = 1, 7
 _COUNTS = {"aten::size", "aten::numel", "aten::len", "aten::dim"}
 _GROWING = {"aten::add", "aten::mul", "aten::floordiv", "prim::max", "prim::min"}
 
@@ -31,6 +31,12 @@ def _floor_divided(op: Any, node: tp.Node, inputs: Sequence[Any]) -> Any:
     if all(map(_is_natural, tp.inputs_of(node))):
         return op.op("Div", given, divisor)
     return op.op("Div", op.op("Sub", given, op.op("Mod", given, divisor)), divisor)
+
+
+def _rounded(op: Any, node: tp.Node, inputs: Sequence[Any]) -> Any:
+    """A whole number, where Ceil and Floor give a fraction without its fraction."""
+    made = op.op(node.kind().removeprefix("aten::").capitalize(), op.op("Cast", inputs[0], to_i=_FLOAT))
+    return op.op("Cast", made, to_i=_INT64) if node.output().type().kind() == "IntType" else made
 
 
 def keep_conversions(graph: tp.Graph) -> None:
@@ -61,7 +67,9 @@ def _is_natural(value: tp.Value) -> bool:
     return node.kind() in _COUNTS or (node.kind() in _GROWING and all(map(_is_natural, tp.inputs_of(node))))
 
 
-_SYMBOLICS: dict[str, Written] = {"aten::floordiv": _floor_divided, "prim::abs": _absolute}
+_SYMBOLICS: dict[str, Written] = {
+    "aten::floordiv": _floor_divided, "aten::ceil": _rounded, "aten::floor": _rounded, "prim::abs": _absolute,
+}  # fmt: skip
 _CONVERSIONS = {
     "aten::Int": ((torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8), "IntType"),
     "aten::Float": ((torch.float32, torch.float16, torch.bfloat16, torch.float64), "FloatType"),

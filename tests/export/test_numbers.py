@@ -68,7 +68,9 @@ def test_numbers_made_of_sizes_are_what_python_has(number, exported: bool) -> No
 
 class Ceiled(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.pad(x, [0, -(-x.shape[1] // 4) * 4 - x.shape[1]]).reshape(x.shape[0], -1, 4).exp()
+        before = math.ceil(x.shape[1] / 2) - x.shape[1] // 2
+        after = -(-(x.shape[1] + before) // 4) * 4 - x.shape[1] - before
+        return nn.functional.pad(x, [before, after]).reshape(x.shape[0], -1, 4).exp()
 
 
 def test_shapes_made_of_them_are_built() -> None:
