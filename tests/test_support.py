@@ -1,6 +1,7 @@
 """What is found out without building: support of one method, and a dry run of the whole."""
 
 import json
+import pathlib
 import re
 import time
 from dataclasses import replace
@@ -131,3 +132,15 @@ def test_a_report_of_thousands_of_nodes_is_a_page_within_a_second() -> None:
     assert "and 600 more steps" in page
     assert page.count('id="engine-') == 500
     assert len(page) < 4e6
+
+
+def test_a_traced_module_needs_no_inputs(tmp_path: pathlib.Path) -> None:
+    """TRTorch's call takes none: a trace knows the shapes and types that it was made with."""
+    embedding, ids = torch.nn.Embedding(8, 3).eval(), torch.tensor([[3, 4, 7]])
+    traced = torch.jit.trace(embedding, ids, check_trace=False)
+    assert bridge.check_method_op_support(traced, "forward").supported
+    compiled = bridge.compile(traced, backend="onnxruntime")
+    assert torch.equal(compiled(ids), embedding(ids))
+    traced.save(str(tmp_path / "traced.ts"))
+    with pytest.raises(bridge.SpecError, match="inputs: not given"):  # a file does not keep them
+        bridge.compile(torch.jit.load(tmp_path / "traced.ts"), backend="onnxruntime")

@@ -18,7 +18,7 @@ from bridge.frontend.facts import Argument, Fact, Varies
 from bridge.frontend.program import Program, prepare
 from bridge.frontend.results import copy_shared_results
 from bridge.logging import quiet_exporter, show_graph
-from bridge.spec import CompileSpec, Leaf
+from bridge.spec import CompileSpec, Input, Leaf
 from rewrites.protos import uncollected
 
 _LOG = logging.getLogger("bridge.frontend")
@@ -214,7 +214,10 @@ def _prepared(
     arguments = tp.schema_of(module, method).arguments[1:]
     optional = [a.name for a in arguments if a.has_default_value()]
     if spec.inputs is None and not spec.kwarg_inputs and len(optional) < len(arguments):
-        raise inputs_not_given(method, [a.name for a in arguments])
+        spec = copy.copy(spec)
+        spec.inputs = _as_traced(module, method) or None
+        if spec.inputs is None:
+            raise inputs_not_given(method, [a.name for a in arguments])
     spec = spec.bind_names(tp.argument_names(module, method), optional=optional, method=method)
     dtype = default_dtype(module)
     leaves = spec.flat_inputs(dtype)
@@ -228,6 +231,13 @@ def _prepared(
     if spec.require_full_compilation:
         copy_shared_results(program)
     return Loaded(program, spec, leaves, known, adapt)
+
+
+def _as_traced(module: torch.jit.ScriptModule, method: str) -> list[Input]:
+    """Inputs of the shapes that a module was traced with; none where it was scripted, or loaded from a file."""
+    types: list[Any] = [value.type() for value in list(tp.graph_of(module, method).inputs())[1:]]
+    known = all(one.kind() == "TensorType" and one.sizes() is not None and one.dtype() is not None for one in types)
+    return [Input(one.sizes(), dtype=one.dtype()) for one in types] if known else []
 
 
 def inputs_not_given(method: str, arguments: Sequence[str]) -> SpecError:
