@@ -24,10 +24,11 @@ def settle(graph: tp.Graph) -> None:
         if node.output().type().kind() == "ListType":
             _repeat(graph, node)
     for node in [node for node in tp.walk(graph) if node.kind() in _STARTS]:
-        if _is_changed(node) and _is_private(node):
-            items = _STARTS[node.kind()](graph, node)
-            if items is not None:
-                _Container(graph, node, items).settle()
+        items = _STARTS[node.kind()](graph, node) if _is_changed(node) else None
+        if items is not None and _is_private(node):
+            _Container(graph, node, items).settle()
+        elif items is not None:
+            _read_early(node, items)
     for node in [node for node in tp.walk(graph) if node.kind() in ("aten::list", "aten::copy", "aten::add")]:
         if node.output().type().kind() == "ListType":  # aten::copy is also what is left of Tensor.copy_
             _join(graph, node) if node.kind() == "aten::add" else _share(node)
@@ -97,6 +98,45 @@ def _is_private(node: tp.Node) -> bool:
                 return False
             kept.append(place)
     return not kept or max(changes) < min(kept)
+
+
+def _read_early(node: tp.Node, items: Items) -> None:
+    """Reads what is at a place before anything may change it there: it may decide the branch that does."""
+    order = {other: position for position, other in enumerate(node.owningBlock().nodes())}
+    users = [use.user for use in node.output().uses()]
+    changed: dict[Any, int] = {}
+    for use in node.output().uses():
+        if use.user.kind() in _CHANGES and use.offset == 0:
+            places = [_key(use.user, items)] if use.user.kind() == "aten::_set_item" else [None]
+        elif _only_reads(use.user):
+            continue
+        else:
+            places = [None]
+        for key in items if None in places else places:
+            changed[key] = min(_position(use.user, order), changed.get(key, len(order)))
+    for user in users:
+        key = _key(user, items) if user.kind() == "aten::__getitem__" else None
+        if key in items and _position(user, order) < changed.get(key, len(order)):
+            user.output().replaceAllUsesWith(items[key])
+
+
+def _key(user: tp.Node, items: Items) -> Any:
+    """The constant place that a node reads or writes, counted from the beginning of a list."""
+    index = list(user.inputs())[1]
+    if not tp.is_constant(index):
+        return None
+    key = tp.constant_value(index)
+    return key + len(items) if isinstance(key, int) and key < 0 and key not in items else key
+
+
+def _position(user: tp.Node, order: dict[tp.Node, int]) -> int:
+    """Where a node, or what it is inside of, is in a block; behind its end where it is not in it."""
+    while user not in order:
+        owner = user.owningBlock().owningNode()
+        if owner is None:
+            return len(order)
+        user = owner
+    return order[user]
 
 
 def _only_reads(user: tp.Node) -> bool:

@@ -129,14 +129,22 @@ class _Completion:
             return _constant(tp.constant_value(value))
         if node.kind() == "prim::ListConstruct":
             return tuple(self._described(item, sizes) for item in node.inputs())
-        if value.type().kind() == "TensorType":
+        if value.type().kind() == "TensorType" or self._is_there(value):
             return self._tensor(value, sizes)
         if value.type().kind() == "IntType":
             return _Size(self._number(node, value, sizes))
         raise _Unknown
 
+    def _is_there(self, value: tp.Value) -> bool:
+        """Whether an optional value (a bias) is a tensor whose dimensions never vary, in every call."""
+        fact = self.facts.of(value)
+        never = value.type().kind() == "OptionalType" and not (fact.presence or fact.kind or fact.shape)
+        return never and self.facts.tensor(value) is not None
+
     def _tensor(self, value: tp.Value, sizes: dict[int, int]) -> _Tensor:
         dims, seen = self.found.get(value.debugName()), self.facts.known_kind(value)
+        if dims is None and self._is_there(value):
+            dims = seen.shape if seen is not None else None
         if dims is None or seen is None or len(dims) != seen.rank:
             raise _Unknown
         places = tuple(_place(dim, was, sizes) for dim, was in zip(dims, seen.shape, strict=True))

@@ -103,6 +103,45 @@ class Popped(torch.nn.Module):
         return torch.cat(parts) + last.sum(), parts
 
 
+def fitted(window: list[int], shift: list[int], size: list[int]) -> tuple[list[int], list[int]]:
+    for i in range(2):
+        if size[i] <= window[i]:
+            window[i] = size[i]
+            shift[i] = 0
+    return window, shift
+
+
+class ReadBetween(torch.nn.Module):
+    """Elements that a branch, or a turn of a loop, changed before they are read."""
+
+    def forward(self, x):
+        parts = [x, x + 1, x + 2]
+        first = parts[0]
+        if bool(x.sum() > 0):
+            parts[0] = parts[-1] * 2
+        total = parts[0] + parts[1] + first
+        for _ in range(int(x.abs().sum()) % 3 + 1):
+            total = total + parts[1]
+            parts[1] = parts[1] * parts[2]
+        return total + parts[1]
+
+
+class Fitted(torch.nn.Module):
+    """Windows that are not larger than what a convolution leaves of the image, as video transformers fit them."""
+
+    def __init__(self):
+        super().__init__()
+        self.cut, self.window, self.shift = torch.nn.Conv2d(3, 4, 2, 2), [4, 3], [2, 1]
+
+    def forward(self, x):
+        x = self.cut(x)
+        window, shift = fitted(self.window.copy(), self.shift.copy(), [x.shape[2], x.shape[3]])
+        if sum(shift) > 0:
+            x = torch.roll(x, [-shift[0], -shift[1]], [2, 3])
+        rows, columns = x.shape[2] // window[0], x.shape[3] // window[1]
+        return x.reshape(x.shape[0], 4, rows, window[0], columns, window[1]).softmax(3)
+
+
 INPUTS = (torch.randn(4, 3).abs(), -torch.randn(4, 3).abs())
 
 
@@ -125,7 +164,17 @@ def test_lists_that_operators_make(make, engines) -> None:
         torch.testing.assert_close(compiled(x), module(x))
 
 
-@pytest.mark.parametrize("make", [Shared, Sometimes, Popped])
+@pytest.mark.parametrize("size", [(8, 12), (16, 6), (16, 12), (4, 4)])
+def test_lists_that_branches_on_their_elements_change(size) -> None:
+    module = torch.jit.script(Fitted().eval())
+    images = bridge.Input(min_shape=(1, 3, *size), opt_shape=(2, 3, *size), max_shape=(3, 3, *size))
+    compiled = bridge.compile(module, [images], backend="onnxruntime", require_full_compilation=True)
+    for count in (1, 3):
+        x = torch.randn(count, 3, *size)
+        torch.testing.assert_close(compiled(x), module(x))
+
+
+@pytest.mark.parametrize("make", [Shared, Sometimes, Popped, ReadBetween])
 def test_what_is_not_known_stays_as_it_is(make) -> None:
     module = torch.jit.script(make().eval())
     compiled = bridge.compile(module, [(4, 3)], backend="onnxruntime")
