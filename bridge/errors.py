@@ -5,6 +5,7 @@ A message says what went wrong, where (the user's own source line when there is 
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -56,6 +57,20 @@ def users_line(error: BaseException) -> str | None:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not frame.filename.startswith((*ours, "<")):
             return f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+    return None
+
+
+_SCRIPTED = re.compile(r'^\s*File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
+_TRACED = re.compile(r"^(\S+)\((\d+)\): (.+)$", re.MULTILINE)
+
+
+def scripts_line(error: BaseException) -> str | None:
+    """The same of an error that TorchScript raised, from the lines of the user's that it keeps; None without any."""
+    text = str(error).rpartition("Traceback of TorchScript")[2]  # of a saved module: serialized code, then the original
+    scripted, traced = _SCRIPTED.findall(text), _TRACED.findall(text)  # innermost last, innermost first
+    for path, line, name in (*reversed(scripted), *traced):
+        if "-packages/torch/" not in path and not path.startswith("<"):
+            return f"{Path(path).name}:{line} in {name}"
     return None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -313,6 +315,27 @@ def test_wrong_calls_are_explained(
 ) -> None:
     with pytest.raises(bridge.BridgeError, match=f"(?s){told}"):
         call(module, compiled)
+
+
+class Views(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.nn.functional.relu(x)
+        return y.view(2, 4) * 2
+
+
+@pytest.mark.parametrize("form", ["plain", "scripted", "traced", "saved"])
+def test_a_module_that_does_not_run_is_told_with_its_line(form: str, tmp_path: pathlib.Path) -> None:
+    module: Any = Views().eval()
+    if form in ("scripted", "saved"):
+        module = torch.jit.script(module)
+    if form == "traced":
+        module = torch.jit.trace(module, X, check_trace=False)
+    if form == "saved":
+        module.save(tmp_path / "views.ts")
+        module = torch.jit.load(tmp_path / "views.ts")
+    line = inspect.getsourcelines(Views.forward)[1] + 2
+    with pytest.raises(bridge.SpecError, match=rf"(?s)does not run.*at: test_wrong_calls.py:{line} in forward; .*3x4"):
+        bridge.compile(module, [(3, 4)], backend="onnxruntime")
 
 
 CALLS = {

@@ -13,8 +13,9 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from bridge import torch_private as tp
-from bridge.errors import EngineError, SpecError
+from bridge.errors import EngineError, SpecError, scripts_line
 from bridge.frontend.facts import Argument, Fact, Varies
+from bridge.frontend.observe import OBSERVED
 from bridge.frontend.program import Program, prepare
 from bridge.frontend.results import copy_shared_results
 from bridge.logging import quiet_exporter, show_graph
@@ -261,8 +262,11 @@ def _prepare(
         return prepare(module, method, example, known, device)
     except SpecError as error:
         if error.where is None:
-            given = (f"{leaf.name}: {_given(leaf)}" for leaf in leaves)
-            raise SpecError(error.what, where=", ".join(given) or None, why=error.why, hint=error.hint) from error
+            given = ", ".join(f"{leaf.name}: {_given(leaf)}" for leaf in leaves)
+            line = scripts_line(error.__cause__) if error.__cause__ is not None else None
+            called = line and line.replace(f" in {OBSERVED}", f" in {method}")
+            where = "; ".join(filter(None, [called, given])) or None
+            raise SpecError(error.what, where=where, why=error.why, hint=error.hint) from error
         raise
 
 

@@ -19,6 +19,8 @@ from bridge import torch_private as tp
 from bridge.errors import SpecError
 
 _LIBRARY = torch.library.Library("bridge_observe", "DEF")
+OBSERVED = "observed"
+"""What a method is called in the tracebacks of its runs here."""
 KINDS = {
     "Tensor": "tensor", "Optional[Tensor]": "tensor", "int": "int", "bool": "bool", "float": "float",
     "List[int]": "ints", "List[Tensor]": "tensors",
@@ -135,7 +137,7 @@ def observe(module: torch.jit.ScriptModule, method: str, examples: Sequence[tupl
     renamed = {copied.debugName(): original.debugName() for copied, original in pairs}
     _fill_uninitialized(graph)
     names = [renamed[name] for name in _instrument(graph)]
-    observed = tp.function_of("observed", graph)
+    observed = tp.function_of(OBSERVED, graph)
     runs = []
     with _LOCK:
         for position, example in enumerate(examples):

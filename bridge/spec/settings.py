@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ def whole_number(low: int, high: int | None = None) -> Check:
     """An int between two bounds."""
 
     def check(field: str, value: Any) -> int:
-        fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
-        if not fits or (high is not None and value > high):
+        size = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else low - 1
+        if size < low or (high is not None and size > high):
             raise wrong(field, value, f"a whole number of at least {low}" if high is None else f"{low} to {high}")
-        return int(value)
+        return size
 
     return check
 
