@@ -76,6 +76,26 @@ class InARow(Around):
         return result if self.plain else tuple(v for v in pytree.tree_leaves(result) if isinstance(v, torch.Tensor))
 
 
+class OfTensors(Around):
+    """A module that is given its tensors alone, in a row, and gives those of its result as a tuple.
+
+    Args:
+        fixed: the other leaves of ``(args, kwargs)``, by their places.
+        structure: that of ``(args, kwargs)``.
+    """
+
+    def __init__(self, module: torch.nn.Module, fixed: dict[int, Any], structure: pytree.TreeSpec) -> None:
+        super().__init__(module, "forward")
+        self.fixed, self.structure = fixed, structure
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given = iter(tensors)
+        leaves = [self.fixed[i] if i in self.fixed else next(given) for i in range(self.structure.num_leaves)]
+        args, kwargs = pytree.tree_unflatten(leaves, self.structure)
+        result = self.call(*args, **kwargs)
+        return tuple(leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor))
+
+
 def _with_signature(function: Any, signature: inspect.Signature) -> Any:
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         return function(self, *args, **kwargs)

@@ -20,6 +20,7 @@ from bridge.frontend.around import (
     AsForward,
     Dressed,
     InARow,
+    OfTensors,
     WithDataclasses,
     WithoutDataclasses,
     holds_dataclasses,
@@ -106,7 +107,9 @@ def _captured(
         return exported
     _warn(module, changes[1])
     with as_before(module):
-        return _trace(module, spec, args, kwargs, expected, failures)
+        if all(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves((args, kwargs))):
+            return _trace(module, spec, args, kwargs, expected, failures)
+        return _trace_tensors(module, spec, args, kwargs, expected, failures)
 
 
 def _required(module: torch.nn.Module, method: str) -> list[str]:
@@ -193,6 +196,33 @@ def _trace(
     if plain:
         return traced, bound, _as_it_is
     return traced, bound, lambda compiled: FromARow(compiled, list(kwargs), len(args), leaves, structure)
+
+
+def _trace_tensors(
+    module: torch.nn.Module, spec: CompileSpec, args: Any, kwargs: Any, expected: Any, failures: list[str]
+) -> Found:
+    """A trace over the tensors alone: other values among the arguments are part of it, and checked at calls."""
+    from bridge.frontend import exported
+
+    leaves, given = pytree.tree_flatten((args, kwargs))
+    results, made = pytree.tree_flatten(expected)
+    _refuse_objects(results, type(module).__name__)
+    places, fixed = _apart(leaves)
+    outputs, constants = _apart(results)
+    flat = copy.copy(spec)
+    flat.kwarg_inputs = {}
+    flat.inputs = [exported.in_order(spec, given)[place] for place in places]
+    around = OfTensors(module, fixed, given)
+    tensors, wanted = tuple(leaves[place] for place in places), tuple(results[place] for place in outputs)
+    traced, bound, _ = _trace(around, flat, tensors, {}, wanted, failures)
+    script = exported.ExportedScript(traced, given, made, [], places, [], outputs, constants, fixed)
+    return traced, bound, lambda compiled: exported.CalledAsProgram(compiled, script)
+
+
+def _apart(leaves: list[Any]) -> tuple[list[int], dict[int, Any]]:
+    """The places of the tensors, and the other leaves by their places."""
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+    return places, {place: leaf for place, leaf in enumerate(leaves) if place not in places}
 
 
 def _is_plain(result: Any) -> bool:

@@ -119,7 +119,7 @@ def from_exported(
     """
     script = to_script(program)
     is_given = spec.inputs is not None or spec.kwarg_inputs
-    items = _in_order(spec, script.in_spec) if is_given else _program_inputs(program)
+    items = in_order(spec, script.in_spec) if is_given else _program_inputs(program)
     flat = copy.copy(spec)
     flat.kwarg_inputs = {}
     if is_given:
@@ -224,7 +224,7 @@ def _is_plain(script: ExportedScript) -> bool:
     return bool(plain_in and all_tensors and (out.is_leaf() or plain_tuple))
 
 
-def _in_order(spec: CompileSpec, in_spec: Any) -> list[Any]:
+def in_order(spec: CompileSpec, in_spec: Any) -> list[Any]:
     """The spec's Inputs and constants in the order of the program's leaves."""
     leaves = spec.flat_inputs()
     nested = spec.nest([_Held(leaf) for leaf in leaves])

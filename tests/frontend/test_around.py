@@ -167,3 +167,34 @@ def test_a_dataclass_that_its_fields_do_not_make_is_refused() -> None:
 
     with pytest.raises(bridge.ExportError, match="(?s)Made, a dataclass, cannot be made of its fields.*InitVar 'of'"):
         compiled_of(Makes(), [(2, 4)])
+
+
+class WithWords(nn.Module):
+    """Numbers, words, dtypes and None among the tensors, in what can only be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, x: Any, dtype: Any, *, more: Any, way: str = "up") -> Any:
+        exec("pass")
+        return {"scores": self.head(x).to(dtype) * more["times"] + more["bias"], "way": way}
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_values_that_are_no_tensors_are_part_of_a_trace(dynamic: bool, caplog: pytest.LogCaptureFixture) -> None:
+    ranged = bridge.Input(("n", 4), min_shape=(1, 4), opt_shape=(2, 4), max_shape=(8, 4))
+    described = ranged if dynamic else torch.rand(2, 4)
+    module, x = WithWords(), torch.rand(5 if dynamic else 2, 4)
+    named = {"more": {"times": 3, "bias": described}, "way": "down"}
+    compiled = compiled_of(module, [described, torch.float64], kwarg_inputs=named, torch_executed_modules=["head"])
+    assert "no module of this module" not in caplog.text
+    named["more"]["bias"] = 2 * x
+    found, expected = compiled(x, torch.float64, **named), module(x, torch.float64, **named)
+    torch.testing.assert_close(found["scores"], expected["scores"].detach())
+    assert found["way"] == "down"
+    for arguments, changed in (((x, torch.float32), {}), ((x, torch.float64), {"way": "up"})):
+        with pytest.raises(bridge.EngineError, match="this module was compiled for .* where it is given"):
+            compiled(*arguments, **{**named, **changed})
+    with pytest.raises(bridge.EngineError, match=r"(?s)compiled for 3 where it is given 4.*\['more'\]\['times'\]"):
+        compiled(x, torch.float64, more={**named["more"], "times": 4}, way="down")
