@@ -129,6 +129,8 @@ class Emitter:
             return self._scalar_of(args[0], node)
         if name in _SIZES:
             return self._add(_SIZES[name], list(args), tp.int_type())
+        if name == "aten::_native_batch_norm_legit_no_training" and _reads_first_alone(node):
+            return [self._add("aten::batch_norm", [*args[:5], False, *args[5:], False])]
         schema = target._schema
         inputs = [
             self._value(args[i] if i < len(args) else kwargs.get(argument.name, argument.default_value), argument.type)
@@ -335,3 +337,9 @@ def _source(stack_trace: str) -> str:
 
 def _is_users(file: str) -> bool:
     return not file.startswith(("<", _TORCH, "torch/"))
+
+
+def _reads_first_alone(node: fx.Node) -> bool:
+    """Whether of an operator's results only the first is used."""
+    readers = [user for user in node.users if user.users or user.target is not operator.getitem]
+    return all(user.target is operator.getitem and user.args[1] == 0 for user in readers)

@@ -25,6 +25,7 @@ from bridge import torch_private as tp
 from bridge.errors import EngineError, ExportError, SpecError
 from bridge.frontend.around import Dressed
 from bridge.frontend.emit import Emitter
+from bridge.frontend.plain import in_plain_operators
 from bridge.spec import CompileSpec, Constant, Input, Leaf
 from bridge.spec.structure import dynamic_axes
 
@@ -70,7 +71,7 @@ class ExportedScript:
 
 
 def to_script(program: torch.export.ExportedProgram) -> ExportedScript:
-    """Emits a program's FX nodes one by one as TorchScript nodes.
+    """Emits the FX nodes of a program in plain operators (`in_plain_operators`) one by one as TorchScript nodes.
 
     Symbolic sizes stay what they are (``aten::size`` and arithmetic on numbers), the module tree and the names of its
     parameters and buffers are kept, mutated buffers are written back. Buffers that were not persistent become
@@ -117,6 +118,7 @@ def from_exported(
     Raises:
         SpecError: the spec's inputs do not have the structure of the program's, or sizes that it was not exported for.
     """
+    program = in_plain_operators(program)
     script = to_script(program)
     is_given = spec.inputs is not None or spec.kwarg_inputs
     items = in_order(spec, script.in_spec) if is_given else _program_inputs(program)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,18 @@ class Attributes:
     def add(self, tensor: torch.Tensor) -> tp.Value:
         """A tensor as a new attribute of the module: what is a constant of the graph would be computed with at once."""
         return tp.add_attribute(self.graph, self.module, "unpacked", tensor)
+
+
+def tensors_read(graph: tp.Graph, module: torch.jit.ScriptModule) -> Iterator[torch.Tensor]:
+    """The tensors that a module's method reads from its attributes."""
+    owners: dict[str, Any] = {next(iter(graph.inputs())).debugName(): module}
+    for node in tp.walk(graph):
+        if node.kind() == "prim::GetAttr" and node.input().debugName() in owners:
+            held = getattr(owners[node.input().debugName()], node.s("name"), None)
+            if isinstance(held, torch.Tensor):
+                yield held
+            else:
+                owners[node.output().debugName()] = held
 
 
 @dataclass(frozen=True)

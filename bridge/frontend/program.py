@@ -13,6 +13,7 @@ from bridge import torch_private as tp
 from bridge.errors import SpecError
 from bridge.frontend import (
     containers,
+    decomposed,
     fake_quantize,
     in_place,
     lists,
@@ -112,6 +113,7 @@ def prepare(
     _settle_absent_parameters(frozen, graph)
     tp.simplify(graph)
     others = [tp.graph_of(frozen, name) for name in tp.kept_methods(frozen, method)[1:]]
+    decomposed.settle(graph, frozen, others)
     fake_quantize.settle(graph, frozen, others)
     quantized.settle(graph, frozen, others)
     pieces.settle(graph)
@@ -131,7 +133,8 @@ def prepare(
     for _ in range(_ROUNDS):
         structure.lower(graph)
         containers.settle(graph)
-        quantized.settle(graph, frozen, others)  # what a branch, which is not there any more, gave
+        decomposed.settle(graph, frozen, others)  # dtypes are known now, and branches are gone
+        quantized.settle(graph, frozen, others)
         if _unroll(graph):
             continue
         written.settle(graph)

@@ -13,11 +13,13 @@ import torch.ao.quantization as quantization
 import torch.nn.functional as F
 from torch import nn
 from torch.ao.quantization import quantize_fx
+from torch.ao.quantization.fx import _decomposed  # noqa: F401 - registers the operators
 
 import bridge
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 warnings.filterwarnings("ignore", category=UserWarning)
+DECOMPOSED = torch.ops.quantized_decomposed
 ENGINES = sorted({"fbgemm", "qnnpack"} & set(torch.backends.quantized.supported_engines))
 pytestmark = pytest.mark.skipif(not ENGINES, reason="this PyTorch has no quantized kernels")
 
@@ -285,3 +287,66 @@ def test_scales_that_a_module_writes_are_not_taken_for_known() -> None:
     compiled = bridge.compile(torch.jit.script(copy.deepcopy(module)), [x], backend="onnxruntime")
     for _ in range(3):
         torch.testing.assert_close(compiled(x), module(x))
+
+
+def both(x: torch.Tensor, scale: float, zero: int, low: int = -128, high: int = 127, dtype: torch.dtype = torch.int8):
+    """What convert_pt2e puts where a tensor is quantized."""
+    steps = DECOMPOSED.quantize_per_tensor.default(x, scale, zero, low, high, dtype)
+    return DECOMPOSED.dequantize_per_tensor.default(steps, scale, zero, low, high, dtype)
+
+
+class Converted(nn.Module):
+    """As convert_pt2e leaves modules: weights are integers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        drawn = torch.Generator().manual_seed(0)
+        self.register_buffer("kernel", torch.randint(-127, 128, (8, 3, 3, 3), generator=drawn, dtype=torch.int8))
+        self.register_buffer("scales", torch.rand(8, generator=drawn) / 100 + 0.001)
+        self.register_buffer("zeros", torch.zeros(8, dtype=torch.int64))
+        self.register_buffer("matrix", torch.randint(-127, 128, (4, 8), generator=drawn, dtype=torch.int8))
+        self.register_buffer("bias", torch.randn(4, generator=drawn))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        given = self.kernel, self.scales, self.zeros, 0, -127, 127, torch.int8
+        y = F.conv2d(both(x, 0.03, 3), DECOMPOSED.dequantize_per_channel.default(*given)).relu()
+        y = both(F.max_pool2d(both(y, 0.02, -128), 2), 0.02, -128).mean((2, 3))
+        matrix = DECOMPOSED.dequantize_per_tensor.default(self.matrix, 0.004, 0, -127, 127, torch.int8)
+        return F.linear(both(y, 0.01, 0, 0, 255, torch.uint8), matrix, self.bias)
+
+
+@pytest.mark.parametrize("exported", [True, False])
+def test_a_module_converted_after_export(exported: bool) -> None:
+    module, x = Converted().eval(), images(2)
+    shapes = {"min": (1, 3, 12, 12), "opt": (2, 3, 12, 12), "max": (6, 3, 12, 12)}
+    if exported:
+        form = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim("n", min=1, max=6)},))
+    else:
+        form = torch.jit.trace(module, x, check_trace=False)
+    compiled = whole(form, shapes)
+    for batch in (1, 2, 6):
+        torch.testing.assert_close(compiled(images(batch)), module(images(batch)), rtol=1e-3, atol=0.02)
+
+
+def test_its_weights_are_quantized_for_tensorrt() -> None:
+    graph = bridge.to_onnx(torch.jit.trace(Converted().eval(), images(2), check_trace=False), [images(2)]).graph
+    makers = {node.output[0]: node.op_type for node in graph.node}
+    weights = [makers[node.input[1]] for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
+    assert len(weights) == 2
+    assert set(weights) <= {"DequantizeLinear", "Transpose"}
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn], ids=str)
+def test_weights_that_are_only_stored_in_eight_bits(dtype: torch.dtype) -> None:
+    class Stored(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.randint(0, 100, (32, 16)).to(dtype))
+            self.register_buffer("scale", torch.rand(32))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.weight.t().to(x.dtype) * self.scale
+
+    module, x = Stored().eval(), torch.randn(3, 16)
+    for form in (torch.jit.script(module), torch.export.export(module, (x,))):
+        torch.testing.assert_close(whole(form, x)(x), module(x), rtol=1e-4, atol=1e-3)
