@@ -36,7 +36,7 @@ def compile_module(
     import torch
 
     import bridge
-    from bridge.cli.files import load_module, size_of
+    from bridge.cli.files import argument_names, inside, load_module, size_of
     from bridge.logging import quiet_exporter
     from bridge.report import amount, seconds
     from bridge.report.writing import replacing
@@ -48,11 +48,17 @@ def compile_module(
     target = options.target_beside(model, output, model.with_name(f"{model.stem}_trt.ts"))
     start = time.perf_counter()
     with options.progress_bar() as spec.progress:
-        compiled = bridge.compile(module, spec)
+        made = bridge.compile(module, spec)
     took = time.perf_counter() - start
+    compiled = inside(made)
     with quiet_exporter(), replacing(target, size_of(compiled)) as partial:
         torch.jit.save(compiled, str(partial))
     engines = bridge.inspect(compiled, layers=False).engines
-    made = ", ".join(sorted({f"{one.header.backend} {one.header.version}" for one in engines}))
-    count = f"engines: {len(engines)} ({made})" if engines else "no engine: all in PyTorch"
+    backends = ", ".join(sorted({f"{one.header.backend} {one.header.version}" for one in engines}))
+    count = f"engines: {len(engines)} ({backends})" if engines else "no engine: all in PyTorch"
     typer.echo(f"{target}: {count}, {amount(target.stat().st_size)}, in {seconds(took)}")
+    if compiled is not made:
+        names = ", ".join(argument_names(compiled))
+        typer.echo(
+            f"{target}: takes {names}, and gives tensors in a row: TorchScript cannot hold the structures around"
+        )

@@ -33,6 +33,15 @@ def load_callable(path: Path) -> Any:
     return module.module() if isinstance(module, torch.export.ExportedProgram) else module
 
 
+def inside(compiled: torch.nn.Module) -> torch.jit.ScriptModule:
+    """The ScriptModule in what `bridge.compile` gave, whose tensors come and go in a row."""
+    import torch
+
+    while not isinstance(compiled, torch.jit.ScriptModule):
+        compiled = compiled.compiled  # type: ignore[assignment]
+    return compiled
+
+
 def argument_names(module: Any, method: str = "forward") -> list[str]:
     """The names of a module's arguments, without self.
 

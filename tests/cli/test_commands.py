@@ -162,6 +162,20 @@ def test_bench_and_profile_say_what_inputs_they_need(capsys: pytest.CaptureFixtu
         assert code == 2 and "--input" in err
 
 
+class Unlike(torch.nn.Module):
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, object]:
+        return {"scores": torch.softmax(batch["x"] @ batch["y"], 1), "number": 3}
+
+
+def test_what_torchscript_cannot_hold_is_saved_in_a_row(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    batch = {"x": torch.rand(2, 4), "y": torch.rand(4, 3)}
+    torch.export.save(torch.export.export(Unlike().eval(), (batch,)), tmp_path / "model.pt2")
+    code, out, _ = run(capsys, "compile", tmp_path / "model.pt2", "--backend", "onnxruntime", "-o", tmp_path / "trt.ts")
+    assert code == 0 and "takes batch_x, batch_y, and gives tensors in a row" in " ".join(out.split())
+    found = torch.jit.load(tmp_path / "trt.ts")(*batch.values())
+    torch.testing.assert_close(found, Unlike()(batch)["scores"])
+
+
 def test_exported_programs_are_taken_by_every_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     x, path = torch.rand(2, 4), tmp_path / "model.pt2"
     torch.export.save(torch.export.export(torch.nn.Sequential(torch.nn.Linear(4, 3)).eval(), (x,)), path)
