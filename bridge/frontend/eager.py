@@ -28,7 +28,7 @@ from bridge.frontend.around import (
     plain_spec,
     plainly,
 )
-from bridge.frontend.frozen import refuse_frozen_data, refuse_frozen_sizes
+from bridge.frontend.frozen import other_run, refuse_frozen_data, refuse_frozen_sizes
 from bridge.frontend.runs import as_before, first_line, run, same
 from bridge.spec import CompileSpec
 
@@ -72,8 +72,11 @@ def from_eager(module: torch.nn.Module, spec: CompileSpec, method: str) -> Found
         with as_before(module) as before:
             expected = run(module, method, args, kwargs)
             numbers, buffers, others = before.numbers(), before.buffers(), before.others()
-            if others and same(run(module, method, args, kwargs), expected):
-                others = []  # what is only kept, or computed once
+            after = other_run(module, method, args, kwargs) if others else None
+        if others:
+            with as_before(module):
+                if same(other_run(module, method, args, kwargs), after):
+                    others = []  # what is only kept, or computed once
         changes = [*numbers, *others], buffers
         if not holds_dataclasses((args, kwargs, expected)):
             return _captured(module, method, spec, args, kwargs, expected, changes)

@@ -20,10 +20,9 @@ def refuse_frozen_data(module: torch.nn.Module, traced: torch.jit.ScriptModule, 
         ExportError: the trace gives other results than the module on the example's values in another order.
     """
     other_args, other_kwargs = pytree.tree_map(_shuffled, (args, kwargs))
-    try:
-        with as_before(module):
-            expected = tensors_of(run(module, "forward", other_args, other_kwargs))
-    except SpecError:  # such values are none for this module
+    with as_before(module):
+        expected = other_run(module, "forward", args, kwargs)
+    if expected is None:
         return
     with torch.random.fork_rng(devices=[]):
         found = _run_traced(traced, other_args, other_kwargs)
@@ -33,6 +32,14 @@ def refuse_frozen_data(module: torch.nn.Module, traced: torch.jit.ScriptModule, 
             why="what is computed outside of PyTorch, and branches that depend on the data, are constants in a trace",
             hint="compute it with tensors, torch.where or torch.cond; or make the module scriptable",
         )
+
+
+def other_run(module: torch.nn.Module, method: str, args: Any, kwargs: Any) -> list[torch.Tensor] | None:
+    """The tensors that come of the example's values in another order; None where those are none for this module."""
+    try:
+        return tensors_of(run(module, method, *pytree.tree_map(_shuffled, (args, kwargs))))
+    except SpecError:
+        return None
 
 
 def _shuffled(value: Any) -> Any:

@@ -187,6 +187,23 @@ class KeepsWhatItMade(nn.Module):
         return x * self.scale + self.made.setdefault(x.shape[1], torch.ones(4))
 
 
+class Smooths(nn.Module):
+    """Gives the same for the same input again: only another one shows its state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.same = None, lambda one: one
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.mean = x if self.mean is None else 0.9 * self.mean + 0.1 * x
+        return self.same(self.mean)
+
+
+def test_state_that_only_other_inputs_show_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    bridge.compile(Smooths().eval(), [(2, 4)], backend="onnxruntime")
+    assert "Smooths sets mean when it is called" in caplog.text
+
+
 def test_state_that_what_is_compiled_lacks_is_told(caplog: pytest.LogCaptureFixture) -> None:
     module = Remembers().eval()
     bridge.compile(module, [(2, 4)], backend="onnxruntime")
