@@ -48,6 +48,7 @@ _BY_ORDER = {  # NaN is left open, which PyTorch puts above all numbers and make
     "aten::argmax", "aten::argmin", "aten::max", "aten::min", "aten::amax", "aten::amin", "aten::aminmax",
     "aten::sort", "aten::argsort", "aten::msort", "aten::topk",
 }  # fmt: skip
+_ROUNDING = {"aten::fake_quantize_per_tensor_affine", "aten::fake_quantize_per_channel_affine"}
 _NORMS = {"aten::layer_norm", "aten::instance_norm"}
 _FINE_POOL = {"aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d"}
 
@@ -119,9 +120,10 @@ def is_wrong(node: tp.Node, facts: Facts) -> bool:
         return not _known(list(node.inputs())[1], lambda eps: eps is None)
     if kind == "aten::pad":
         return _pads_otherwise(node, facts)
-    if kind == "aten::fake_quantize_per_channel_affine":  # makes integers of zero points
-        zero_point = facts.known_kind(list(node.inputs())[2])
-        return zero_point is None or zero_point.dtype.is_floating_point
+    if kind in _ROUNDING:  # of sixteen bits by scales of 32; makes integers of zero points
+        given, zero_point = (facts.known_kind(list(node.inputs())[place]) for place in (0, 2))
+        is_between = zero_point is not None and zero_point.dtype.is_floating_point
+        return given is None or given.dtype is not torch.float32 or is_between
     if kind in _NORMS:  # of another type than their weights
         given, *weights = (facts.known_kind(value) for value in list(node.inputs()) if _is_tensor(value))
         return given is None or any(weight is None or weight.dtype is not given.dtype for weight in weights)

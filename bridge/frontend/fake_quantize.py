@@ -81,13 +81,26 @@ def _with_numbers(graph: tp.Graph, node: tp.Node, attributes: Attributes) -> tp.
 
 
 def _round_weight(graph: tp.Graph, node: tp.Node, attributes: Attributes) -> None:
-    """Puts a rounded weight in the place of one that is rounded in every call."""
+    """Puts a rounded weight, in float32, in the place of one that is rounded in every call."""
     given = [attributes.tensor(value) for value in node.inputs()]
     rounded = None if any(item is None for item in given) else attributes.run(node, given)
     if rounded is None:
         return
-    node.replaceInput(0, attributes.add(rounded))
+    node.replaceInput(0, attributes.add(rounded.float()))
+    if rounded.dtype is not torch.float32:
+        _cast_back(graph, node, rounded.dtype)
     zero_point, (low, high) = given[2], given[-2:]
     if not torch.as_tensor(zero_point).any() and _INT8[0] <= low <= high <= _INT8[1]:
         for place, bound in zip((-2, -1), _INT8, strict=True):
             node.replaceInput(node.inputsSize() + place, tp.constant(graph, bound, node))
+
+
+def _cast_back(graph: tp.Graph, node: tp.Node, dtype: torch.dtype) -> None:
+    """Lets all that reads a node's result read it in this type."""
+    users = [(use.user, use.offset) for use in node.output().uses()]
+    constants = [tp.constant(graph, value, node) for value in (dtype, False, False, None)]
+    cast = tp.insert(graph, "aten::to", [node.output(), *constants], node)
+    cast.node().copyAttributes(node)
+    cast.node().moveAfter(node)
+    for user, offset in users:
+        user.replaceInput(offset, cast)

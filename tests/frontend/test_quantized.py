@@ -350,3 +350,27 @@ def test_weights_that_are_only_stored_in_eight_bits(dtype: torch.dtype) -> None:
     module, x = Stored().eval(), torch.randn(3, 16)
     for form in (torch.jit.script(module), torch.export.export(module, (x,))):
         torch.testing.assert_close(whole(form, x)(x), module(x), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_fake_quantization_of_sixteen_bits(dtype: torch.dtype) -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+            self.register_buffer("scale", torch.rand(8) / 100 + 0.002)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            given = torch.fake_quantize_per_tensor_affine(x, 0.03, 0, -128, 127)
+            zero = torch.zeros(8, dtype=torch.int32)
+            weight = torch.fake_quantize_per_channel_affine(self.conv.weight, self.scale.float(), zero, 0, -127, 127)
+            return F.conv2d(given, weight, self.conv.bias) * 2
+
+    torch.manual_seed(0)
+    module, x = Half().eval().to(dtype), torch.randn(2, 3, 8, 8).to(dtype)
+    traced = torch.jit.trace(module, x, check_trace=False)
+    found, expected = whole(traced, x)(x), module(x)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
+    operators = [node.op_type for node in bridge.to_onnx(traced, [x]).graph.node]
+    assert operators.count("QuantizeLinear") == operators.count("DequantizeLinear") == 2
