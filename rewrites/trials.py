@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,7 +100,7 @@ def _sizes(operands: Sequence[Operand], change: int, frozen: bool, relation: str
     chosen: dict[Any, int] = {}
     kept = {o.dims[i] for o, i in axes_of(operands) if not o.varies(i, frozen)}
     places = [(i, j, dim) for i, o in enumerate(operands) for j, dim in enumerate(o.dims)]
-    names = [_name(operands[i], i, j, relation) for i, j, _ in places]
+    names = [_name(operands[i], i, j, relation, kept) for i, j, _ in places]
     for (i, j, dim), name in zip(places, names, strict=True):
         if name in chosen:
             continue
@@ -112,15 +112,16 @@ def _sizes(operands: Sequence[Operand], change: int, frozen: bool, relation: str
     return {(i, j): chosen[name] for (i, j, _), name in zip(places, names, strict=True)}
 
 
-def _name(operand: Operand, position: int, axis: int, relation: str) -> Any:
-    """What equal dimensions share."""
+def _name(operand: Operand, position: int, axis: int, relation: str, kept: Set[Any]) -> Any:
+    """What equal dimensions share; what was seen as large as a dimension that is kept may vary all the same."""
     dim = operand.dims[axis]
     if type(dim) is int:
         return dim
     if relation == "alike":
         return (axis,)
     if relation == "as seen" and operand.seen:
-        return "seen", operand.seen[axis]
+        size = operand.seen[axis]
+        return ("seen", size) if size in kept else size
     return (position, axis) if dim is None else dim
 
 

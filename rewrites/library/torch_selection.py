@@ -11,6 +11,7 @@ from rewrites import example, lowering, require, tensor
 from rewrites.lowering import Lowering
 
 _MASK = tensor(3, 2, dtype="bool", values=[[1, 0], [0, 1], [1, 1]])
+_ENDLESS = 2**62
 _INDEX = tensor(3, dtype="int64", values=[2, 7, -1])
 
 
@@ -227,12 +228,14 @@ def repeat_interleave_by_tensor(x, repeats, dim=None, *, output_size=None):
         example(self=(7, 3), src=(3, 3), start=-6, step=2),
         example(self=tensor("n", 6, dtype="int64"), src=tensor("n", 4, dtype="int64"), dim=-1, end=-2),
         example(self=("n", 3), src=(2, 3), start=1, end=3, _sizes={"n": 3}),
+        example(self=("n", 1, 3), src=("n", 1, 3), dim=1, start=0, end=2**63 - 1),
     ],
 )
 def slice_scatter(x, src, dim=0, start=None, end=None, step=1):
     """slice_scatter -> Range Gather Where: each place in the slice takes its element, whatever the sizes are."""
     import torch
 
+    end = None if isinstance(end, int) and end >= _ENDLESS else end
     places = torch.arange(x.shape[dim])
     size = torch.zeros_like(places[:1]) + x.shape[dim]
     first, last = (None if bound is None else size * 0 + bound for bound in (start, end))

@@ -15,7 +15,7 @@ from rewrites import torch_domain
 from rewrites.exporting import WAYS, Exporter, Way, by_torchscript
 from rewrites.library.any_operator import AnyOperator, any_operator
 from rewrites.testing import run
-from rewrites.trials import Operand
+from rewrites.trials import Operand, run_trials
 
 CUMSUM = "aten::cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"
 
@@ -172,3 +172,10 @@ def test_an_operator_of_another_package_that_means_the_same_is_lowered_alike() -
     rows = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
     (found,) = run(result.model, {"x": rows})
     np.testing.assert_allclose(found, np.concatenate([rows[:2] @ weight[0], rows[2:] @ weight[1]]), rtol=1e-5)
+
+
+def test_examples_have_the_relations_that_a_run_had_where_one_side_knows_its_sizes() -> None:
+    whole = Operand("float32", ("a", "b", 9), seen=(2, 128, 9))
+    part = Operand("float32", ("c", 128, 8), seen=(2, 128, 8))
+    trials = run_trials(lambda x, y: torch.slice_scatter(x, y, 2, 1), [whole, part], frozen=False, trusted=False)
+    assert len({trial.samples[0].shape[1] for trial in trials}) == 2
