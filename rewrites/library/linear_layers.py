@@ -52,6 +52,7 @@ def _layers(sizes):
         example(text=_layers("n, 3, 4"), _fires=6),
         example(text=_layers("n, h, w"), _fires=6),
         example(text=_layers("2, 3, n, 2"), _fires=6),
+        example(text=_layers("2, 3, n, 2").replace("n, 2, 2] x", "n, 2, c] x"), _sizes={"c": 2}, _fires=6),
     ],
 )
 def linear_layers_of_three_axes(graph):
@@ -62,18 +63,19 @@ def linear_layers_of_three_axes(graph):
 
     Source: what the builders of TensorRT 10.6 and TensorRT-RTX 1.7 tell of their layers.
     """
-    rows = {}
+    rows: dict[object, _Rows] = {}
     for node in graph.nodes():
         given = _inputs(node, graph.scope(node), rows)
         if given is None:
             continue
         source = next((one.source for one in given if isinstance(one, _Rows)), given[0])
-        whole, made = node.outputs[0], []
+        whole = node.outputs[0]
+        made: list[object] = []
 
         def make(op, node=node, given=given, source=source, whole=whole, made=made):
             flat = [one.value if isinstance(one, _Rows) else one for one in given]
             if flat[0] is source:
-                flat[0] = op.Reshape(source, [0, -1, source.shape[-1]])
+                flat[0] = op.Reshape(source, [0, -1, node.inputs[1].shape[0]])  # a MatMul
             made.append(op.call(node.op, *flat, **node.given))
             return op.Reshape(made[0], _sizes(op, source, whole.shape))
 
@@ -88,11 +90,11 @@ def _inputs(node, scope, rows):
     known = [rows.get(value) for value in node.inputs]
     given = [one if one and one.scope == scope else value for one, value in zip(known, node.inputs, strict=True)]
     if node.op == "MatMul":
-        return given if _is_linear(*node.inputs) else None
+        return given if _is_linear(*node.inputs) and type(node.outputs[0].shape[-1]) is int else None
     if node.op not in _POINTWISE or not any(isinstance(one, _Rows) for one in given):
         return None
     source, shape = next(one.source for one in given if isinstance(one, _Rows)), node.outputs[0].shape
-    fits = all(
+    fits = type(shape[-1]) is int and all(
         _is_alike(value.shape, shape, one.source == source) if isinstance(one, _Rows) else value.rank <= 1
         for one, value in zip(given, node.inputs, strict=True)
     )
