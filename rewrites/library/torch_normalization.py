@@ -38,6 +38,11 @@ def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5, cudnn_enab
             input=tensor("n", 3, 4, 5, **_HALF), weight=(3,), bias=(3,), running_mean=None, running_var=None,
             use_input_stats=True, momentum=0.1, eps=1e-5, cudnn_enabled=False, _atol=5e-3,
         ),
+        example(
+            input=tensor(2, 3, "n", **_HALF), weight=None, bias=None,
+            running_mean=(3,), running_var=tensor(3, low=0.5, high=2.0),
+            use_input_stats=False, momentum=0.1, eps=1e-5, cudnn_enabled=False, _atol=5e-3,
+        ),
     ],
 )  # fmt: skip
 def instance_norm(
@@ -57,6 +62,6 @@ def instance_norm(
     """
     import torch
 
-    given = [_wide(parameter) for parameter in (running_mean, running_var, weight, bias)]
-    wide = torch.nn.functional.instance_norm(x.float(), *given, use_input_stats, momentum, eps)
+    mean, variance, weight, bias = (_wide(parameter) for parameter in (running_mean, running_var, weight, bias))
+    wide = torch.nn.functional.instance_norm(x.float(), mean, variance, weight, bias, use_input_stats, momentum, eps)
     return wide.to(x.dtype)
