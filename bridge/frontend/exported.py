@@ -297,7 +297,9 @@ def _refuse_other_sizes(item: Any, program: torch.export.ExportedProgram, leaf: 
 
 
 def _allowed(program: torch.export.ExportedProgram, size: Any) -> tuple[int, int]:
-    """The range of a size; torch.export writes 2 where 0 and 1 are as good."""
+    """The range of a size; torch.export writes 2 where 0 and 1 are as good, and one number where it kept a size."""
+    if size.node.expr.is_Integer:
+        return int(size.node.expr), int(size.node.expr)
     known = program.range_constraints.get(size.node.expr)
     if known is None:
         return 0, _ANY

@@ -360,3 +360,14 @@ def test_sizes_that_a_program_was_not_exported_for_are_refused() -> None:
     for count in (1, 2, 6):
         x = torch.randn(count, 4)
         torch.testing.assert_close(compiled(x), x.mean(0))
+
+
+def test_a_size_that_torch_export_kept_in_spite_of_its_dimension_is_kept() -> None:
+    lstm, either = nn.LSTM(4, 5, batch_first=True).eval(), {0: Dim.AUTO, 1: Dim.AUTO}
+    program = torch.export.export(lstm, (torch.randn(3, 9, 4),), dynamic_shapes=(either,), strict=False)
+    steps = Input((-1, -1, 4), min_shape=(1, 5, 4), opt_shape=(3, 9, 4), max_shape=(3, 9, 4))
+    with pytest.raises(bridge.SpecError, match="dimension 1 of input is 5 to 9, but 9 in the exported program"):
+        bridge.compile(program, [steps], backend="onnxruntime")
+    batch = Input((-1, 9, 4), min_shape=(1, 9, 4), opt_shape=(3, 9, 4), max_shape=(8, 9, 4))
+    compiled, x = bridge.compile(program, [batch], backend="onnxruntime"), torch.randn(8, 9, 4)
+    torch.testing.assert_close(compiled(x)[0], lstm(x)[0], rtol=1e-5, atol=1e-5)
