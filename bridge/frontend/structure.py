@@ -10,8 +10,9 @@ def lower(graph: tp.Graph) -> None:
     """Makes parts of tuples and single dimensions visible where they are used.
 
     Branches and loops pass the parts of tuples, not tuples. TupleUnpack(TupleConstruct) and
-    TupleIndex(TupleConstruct) become the parts; ListUnpack(size) and getitem(size), or of a slice of it,
-    become size of one dimension; comparing the shape of one tensor with itself is decided.
+    TupleIndex(TupleConstruct) become the parts; ListUnpack(tensor_split) becomes slices; ListUnpack(size) and
+    getitem(size), or of a slice of it, become size of one dimension; comparing the shape of one tensor with
+    itself is decided.
     """
     carried.take_apart(graph)
     for node in list(tp.walk(graph)):
@@ -35,8 +36,28 @@ def _tuple_index(graph: tp.Graph, node: tp.Node) -> None:
 
 
 def _list_unpack(graph: tp.Graph, node: tp.Node) -> None:
+    if _is_split_at_places(node.input().node()):
+        _slice(graph, node)
+        return
     for position, value in enumerate(node.outputs()):
         _read(graph, node, value, position)
+
+
+def _is_split_at_places(node: tp.Node) -> bool:
+    if node.kind() != "aten::tensor_split":
+        return False
+    places = tp.constant_value(node.inputsAt(1)) if tp.is_constant(node.inputsAt(1)) else None
+    return isinstance(places, list) and len(node.output().uses()) == 1
+
+
+def _slice(graph: tp.Graph, node: tp.Node) -> None:
+    """The parts of ``tensor_split`` at constant places as slices, which they are: torch.onnx may crash at them."""
+    split = node.input().node()
+    tensor, places, axis = split.inputs()
+    bounds = [0, *tp.constant_value(places), None]
+    for value, first, last in zip(node.outputs(), bounds, bounds[1:], strict=False):
+        settings = [axis, *(tp.constant(graph, bound, node) for bound in (first, last, 1))]
+        value.replaceAllUsesWith(tp.insert(graph, "aten::slice", [tensor, *settings], node, split))
 
 
 def _get_item(graph: tp.Graph, node: tp.Node) -> None:

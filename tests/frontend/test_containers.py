@@ -142,6 +142,12 @@ class Fitted(torch.nn.Module):
         return x.reshape(x.shape[0], 4, rows, window[0], columns, window[1]).softmax(3)
 
 
+class SplitAtPlaces(torch.nn.Module):
+    def forward(self, x):
+        first, second, third = torch.tensor_split(x, [2, -3], 1)
+        return torch.cat((third * 2, second.exp(), first), 1)
+
+
 INPUTS = (torch.randn(4, 3).abs(), -torch.randn(4, 3).abs())
 
 
@@ -153,7 +159,7 @@ def test_what_is_known_is_one_engine(make) -> None:
         torch.testing.assert_close(compiled(x), module(x))
 
 
-@pytest.mark.parametrize(("make", "engines"), [(Divided, 1), (Cropped, 1), (DividedAnyhow, None)])
+@pytest.mark.parametrize(("make", "engines"), [(Divided, 1), (Cropped, 1), (SplitAtPlaces, 1), (DividedAnyhow, None)])
 def test_lists_that_operators_make(make, engines) -> None:
     module = torch.jit.script(make().eval())
     rows = bridge.Input(min_shape=(1, 8), opt_shape=(4, 8), max_shape=(6, 8))
