@@ -74,8 +74,8 @@ def linear_layers_of_three_axes(graph):
 
         def make(op, node=node, given=given, source=source, whole=whole, made=made):
             flat = [one.value if isinstance(one, _Rows) else one for one in given]
-            if flat[0] is source:
-                flat[0] = op.Reshape(source, [0, -1, node.inputs[1].shape[0]])  # a MatMul
+            if flat[0] is source:  # of a MatMul
+                flat[0] = op.Reshape(source, _three_sizes(source.shape, node.inputs[1].shape[0]))
             made.append(op.call(node.op, *flat, **node.given))
             return op.Reshape(made[0], _sizes(op, source, whole.shape))
 
@@ -109,7 +109,19 @@ def _is_alike(one, other, have_same_rows):
 def _is_linear(x, matrix):
     """Whether it is of too many axes; what is quantized stays next to its scales."""
     quantized = any(value.producer is not None and value.producer.op == "DequantizeLinear" for value in (x, matrix))
-    return x.rank > _MOST_AXES and matrix.rank == 2 and matrix.dims.is_static() and not quantized
+    return (
+        x.rank > _MOST_AXES
+        and matrix.rank == 2
+        and matrix.dims.is_static()
+        and 0 not in (*x.dims, *matrix.dims)
+        and not quantized
+    )
+
+
+def _three_sizes(shape, last):
+    """The first, those between and the last; the first may be zero in calls where the others are known."""
+    between = shape[1:-1]
+    return [-1, between.size, last] if between.is_static() else [0, -1, last]
 
 
 def _sizes(op, source, shape):

@@ -2,11 +2,14 @@
 
 import re
 
+import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 
 import bridge
+import rewrites
 
 C = 32
 
@@ -51,11 +54,36 @@ def test_numbers_at_other_sizes(made, sizes, tmp_path) -> None:
     model = bridge.to_onnx(traced, inputs=[spec], backend="tensorrt_rtx")
     products = [node for node in model.graph.node if node.op_type == "MatMul"]
     assert products and all("linear-layers-of-three-axes" in node.name for node in products)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    for shape in {tuple(limit) for limit in limits}:
+    for shape in set(limits):
         given = torch.randn(shape)
-        (found,) = session.run(None, {session.get_inputs()[0].name: given.numpy()})
+        found = run(model, **{model.graph.input[0].name: given.numpy()})
         torch.testing.assert_close(torch.from_numpy(found), module(given), rtol=1e-5, atol=1e-5)
+
+
+def run(model: onnx.ModelProto, **given: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, given)[0]
+
+
+def test_shapes_that_are_known_only_when_it_runs() -> None:
+    text = (
+        '<ir_version: 9, opset_import: ["": 18]> g (float[a, b] x, int64[4] shape) => (float[c, d, e, 3] y) '
+        "<float[2, 3] w = {1, 2, 3, 4, 5, 6}, float[3] bias = {1, 2, 3}> "
+        "{ r = Reshape(x, shape) p = MatMul(r, w) q = Add(p, bias) s = Tanh(q) y = Mul(s, q) }"
+    )
+    model = onnx.parser.parse_model(text)
+    made = rewrites.rewrite(model, target="tensorrt").model
+    assert any("linear-layers-of-three-axes" in node.name for node in made.graph.node)
+    x, shape = np.random.default_rng(0).random((6, 4), np.float32), np.array([2, 2, 3, 2])
+    np.testing.assert_allclose(run(made, x=x, shape=shape), run(model, x=x, shape=shape), rtol=1e-6)
+
+
+def test_no_rows_at_all() -> None:
+    traced = torch.jit.trace(Block().eval(), torch.randn(2, C, 8, 12), check_trace=False)
+    spec = bridge.Input(("n", C, 8, 12), min_shape=(1, C, 8, 12), opt_shape=(2, C, 8, 12), max_shape=(4, C, 8, 12))
+    model = bridge.to_onnx(traced, inputs=[spec], backend="tensorrt_rtx")
+    name = model.graph.input[0].name
+    assert run(model, **{name: np.zeros((0, C, 8, 12), np.float32)}).shape == (0, C, 8, 12)
 
 
 def kernels(data: bytes, trt) -> list[tuple[str, str]]:
