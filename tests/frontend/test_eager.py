@@ -206,8 +206,12 @@ def test_state_that_only_other_inputs_show_is_told(caplog: pytest.LogCaptureFixt
 
 def test_state_that_what_is_compiled_lacks_is_told(caplog: pytest.LogCaptureFixture) -> None:
     module = Remembers().eval()
-    bridge.compile(module, [(2, 4)], backend="onnxruntime")
-    assert "Remembers sets sum, seen, table when it is called" in caplog.text
+    try:
+        bridge.compile(module, [(2, 4)], backend="onnxruntime")
+    except bridge.ExportError as error:  # torch.export of 2.9 does not take it, and its trace is refused
+        assert "froze values" in str(error)
+    else:
+        assert "Remembers sets sum, seen, table when it is called" in caplog.text
     assert module.sum is None and module.seen == [] and module.table == {}
 
 
