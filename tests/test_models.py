@@ -13,6 +13,10 @@ from tests.networks import FORMS, NETWORKS, in_form, inputs_of, made, spec_of, t
 warnings.filterwarnings("ignore", message=".*deprecated.*")
 _TOLERANCE = 1e-4
 _HEAVY = ("resnet50", "efficientnet_b0", "inception_v3", "vgg16")
+# torch.export keeps the length that an LSTM saw; that of 2.9 also which sizes before a strided pooling were even
+_KEPT = {("tagger", "exported", True)}
+if torch.__version__.startswith("2.9."):
+    _KEPT.add(("inception_v3", "exported", True))
 
 
 def _cases() -> list[object]:
@@ -22,7 +26,7 @@ def _cases() -> list[object]:
         pytest.param(name, form, dynamic, id=f"{name}-{form}-{'dynamic' if dynamic else 'static'}")
         for name, form, dynamic in every
         if (NETWORKS[name].scripts or form != "scripted")
-        and (name, form, dynamic) != ("tagger", "exported", True)  # torch.export keeps the length that an LSTM saw
+        and (name, form, dynamic) not in _KEPT
         and (name not in _HEAVY or (form, dynamic) in (("traced", True), ("scripted", False), ("exported", True)))
     ]
 
